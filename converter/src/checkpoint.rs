@@ -1,0 +1,58 @@
+//! A model on its way through the converter: configuration, tokenizer and lazily read weights.
+
+use crate::error::Error;
+use kinglet::config::ModelConfig;
+use kinglet_kernels::packing::{Codes, Kind};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What every source produces, every pass transforms and the packer writes.
+pub struct Checkpoint {
+    /// The model as data.
+    pub config: ModelConfig,
+    /// `tokenizer.json`.
+    pub tokenizer_json: Vec<u8>,
+    /// The chat template (Jinja), if the model has one.
+    pub chat_template: Option<String>,
+    /// Weights under the names of [`kinglet::format`].
+    pub weights: BTreeMap<String, Box<dyn Weight>>,
+    /// Where the weights came from.
+    pub origin: Origin,
+}
+
+/// Where a checkpoint came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Name of the folder or file, without its path.
+    pub name: String,
+    /// SHA-256 of the file of weights (of the concatenation, for shards in name order), hex.
+    pub sha256: String,
+    /// Bytes of the weights in the source, as stored.
+    pub bytes: u64,
+}
+
+/// A matrix (`[outputs, inputs]`) or a vector (`[length]`) that is read when it is needed.
+pub trait Weight: Send + Sync {
+    /// Logical shape, one or two dimensions.
+    fn shape(&self) -> &[usize];
+
+    /// Reads rows as floats, `out` being `rows.len() · columns` long; a vector is one column.
+    ///
+    /// # Errors
+    /// What the source meets when reading.
+    fn read_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error>;
+
+    /// The grid that the weights already lie on, if it is one of ours (GGUF Q4_0, Q4_1, Q8_0).
+    fn grid(&self) -> Option<Kind> {
+        None
+    }
+
+    /// Reads rows as codes of [`Weight::grid`], bit for bit; `None` where there is no grid.
+    ///
+    /// # Errors
+    /// What the source meets when reading.
+    fn read_codes(&self, rows: Range<usize>) -> Result<Option<Codes>, Error> {
+        let _ = rows;
+        Ok(None)
+    }
+}

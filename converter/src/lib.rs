@@ -1,0 +1,4 @@
+//! The converter: checkpoint → passes → one packed file.
+
+pub mod checkpoint;
+pub mod error;

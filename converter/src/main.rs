@@ -1,0 +1,2 @@
+//! The converter.
+fn main() {}

@@ -1,0 +1,34 @@
+//! Activations quantized on the fly: the right-hand side of every integer matmul.
+
+/// Columns that share a scale in quantized activations, whatever the group of the weights.
+pub const ACTIVATION_GROUP: usize = 32;
+
+/// Rows of a matmul input as INT8, symmetric, one f32 scale per row and [`ACTIVATION_GROUP`]
+/// columns: `scale = max|x| / 127`, `code = round_ties_even(x * (127 / max|x|))` in -127..=127. A
+/// group whose `max|x|` is below 1e-30 is all zeros with scale 0 (so that 127 / max|x| is finite).
+///
+/// Rows are padded with zeros to a multiple of 128 columns, the largest weight group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QuantizedRows {
+    pub(crate) rows: usize,
+    /// Columns with padding: a multiple of 128.
+    pub(crate) stride: usize,
+    /// `[row][stride]`
+    pub(crate) codes: Vec<i8>,
+    /// `[row][stride / 32]`
+    pub(crate) scales: Vec<f32>,
+    /// Sum of the codes of each group, `[row][stride / 32]`.
+    pub(crate) sums: Vec<i32>,
+}
+
+impl QuantizedRows {
+    /// Sets the shape, keeping the memory. The contents are unspecified afterwards.
+    pub(crate) fn reshape(&mut self, rows: usize, cols: usize) {
+        self.rows = rows;
+        self.stride = cols.next_multiple_of(128);
+        let groups = rows * self.stride / ACTIVATION_GROUP;
+        self.codes.resize(rows * self.stride, 0);
+        self.scales.resize(groups, 0.0);
+        self.sums.resize(groups, 0);
+    }
+}

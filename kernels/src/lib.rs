@@ -1,0 +1,18 @@
+//! Hand-written INT8/INT4 kernels for transformer inference on CPUs.
+//!
+//! - [`packing`]: the one packed weight layout that serves every ISA.
+//! - [`isa`]: detection and choice of the instruction set (`KINGLET_ISA`).
+//! - [`pool`]: the persistent thread pool; [`topology`]: which cores it should use.
+//! - [`Engine`]: an ISA and a pool, with the safe operations that a model is made of.
+//!
+//! Every operation has one defined order of float operations, so that each ISA and each thread
+//! count gives the same bits.
+
+pub mod activations;
+pub mod engine;
+pub mod isa;
+pub mod kv;
+pub mod packing;
+pub mod pool;
+
+pub use engine::{Activation, AttentionShape, Engine, MatmulInput, MatmulJob};

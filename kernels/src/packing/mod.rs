@@ -1,0 +1,26 @@
+//! Packed weights: one layout for every ISA.
+//!
+//! A matrix of `rows` × `cols` (K) is cut into panels of [`PANEL`] rows. A panel holds, each plane
+//! starting on a 64-byte boundary:
+//!
+//! | plane | present in | order |
+//! |---|---|---|
+//! | scales, f16 | `q4`, `q8` | `[group][row]` |
+//! | minimums, f16 | `q4` with minimum | `[group][row]` |
+//! | codes | all | see below |
+//!
+//! - `q8`: `i8`, `[k / 4][row][k % 4]`: 64 bytes hold 4 consecutive K of 16 rows, so one
+//!   `vpdpbusd`, or four `sdot`, take them to 16 row sums without a horizontal add.
+//! - `q4`: 64 bytes hold 8 consecutive K: byte `[k / 8][row][k % 4]`, low nibble for `k % 8 < 4`,
+//!   high nibble for the rest: one mask and one shift give two vectors ordered as `q8`.
+//! - `f16`, `f32`: `[k][row]`.
+//!
+//! Rows are padded to the panel and columns to the group with zeros.
+
+mod codes;
+mod layout;
+mod matrix;
+
+pub use codes::Codes;
+pub use layout::{Group, Kind, Layout, PANEL, PackingError};
+pub use matrix::{PackedMatrix, pack_floats};

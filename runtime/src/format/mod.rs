@@ -1,0 +1,78 @@
+//! The `.kgl` file: a safetensors file with a stricter contract.
+//!
+//! - The header is padded with spaces so that data starts on a 4096-byte boundary; each tensor's
+//!   length is a multiple of 64 bytes, so each is 64-byte aligned when mapped.
+//! - `__metadata__` has `format` = `kinglet`, `version` = `1` and `header`, a JSON [`Header`].
+//! - Packed weights are `U8` tensors (see [`kinglet_kernels::packing`]), padded vectors `F32`.
+//! - [`TOKENIZER`] (`tokenizer.json`), [`CHAT_TEMPLATE`] and [`CHECKSUMS`] are `U8` tensors, zero
+//!   padded to 64 bytes; their true lengths stand in [`Header`].
+//! - [`CHECKSUMS`] is the last tensor: little-endian XXH3-64 of the header (the 8 length bytes
+//!   included), then of every other tensor in file order.
+//!
+//! | tensor | shape | when |
+//! |---|---|---|
+//! | `embed` | vocab × hidden | always |
+//! | `head` | vocab × hidden | untied, or tied but packed as another kind |
+//! | `norm` | hidden | always (the final norm) |
+//! | `layers.N.attn_norm`, `layers.N.ffn_norm` | hidden | always |
+//! | `layers.N.attn_post_norm`, `layers.N.ffn_post_norm` | hidden | `post_norms` |
+//! | `layers.N.q` | heads·head_dim × hidden | always |
+//! | `layers.N.k`, `layers.N.v` | kv_heads·head_dim × hidden | always |
+//! | `layers.N.q_bias`, `.k_bias`, `.v_bias` | outputs | `qkv_biases` |
+//! | `layers.N.q_norm`, `layers.N.k_norm` | head_dim | `qk_norms` |
+//! | `layers.N.o` | hidden × heads·head_dim | always |
+//! | `layers.N.gate`, `layers.N.up` | intermediate × hidden | always |
+//! | `layers.N.down` | hidden × intermediate | always |
+
+use crate::config::ModelConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Name of the tensor with `tokenizer.json`.
+pub const TOKENIZER: &str = "tokenizer";
+/// Name of the tensor with the chat template (Jinja), absent if the model has none.
+pub const CHAT_TEMPLATE: &str = "chat_template";
+/// Name of the tensor of checksums.
+pub const CHECKSUMS: &str = "checksums";
+/// The version that this library writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// The JSON document in the metadata of a `.kgl` file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// The model.
+    pub config: ModelConfig,
+    /// Every weight: matrices and vectors.
+    pub weights: BTreeMap<String, WeightInfo>,
+    /// Length of `tokenizer.json` in bytes.
+    pub tokenizer_bytes: usize,
+    /// Length of the chat template in bytes; 0 if there is none.
+    pub chat_template_bytes: usize,
+    /// How the file was made.
+    pub provenance: Provenance,
+}
+
+/// Logical shape and packing of a weight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightInfo {
+    /// `[outputs, inputs]` of a matrix, `[length]` of a vector.
+    pub shape: Vec<usize>,
+    /// Name of a [`kinglet_kernels::packing::Kind`]; vectors are `f32`, zero padded to 16 floats.
+    pub kind: String,
+}
+
+/// How a file was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Program and version.
+    pub made_by: String,
+    /// Name of the source (folder or file, without its path).
+    pub source: String,
+    /// SHA-256 of the source's weights (of the concatenation, for shards in name order).
+    pub source_sha256: String,
+    /// The recipe, as TOML.
+    pub recipe: String,
+}
