@@ -3,6 +3,7 @@
 use crate::activations::QuantizedRows;
 use crate::isa::Isa;
 use crate::kv::KvLayer;
+use crate::matmul::{self, MatmulKernels};
 use crate::packing::PackedMatrix;
 use crate::pool::ThreadPool;
 
@@ -12,6 +13,7 @@ use crate::pool::ThreadPool;
 /// otherwise. Lengths that do not fit together panic: they are bugs of the caller, never of a file.
 pub struct Engine {
     isa: Isa,
+    matmul: &'static MatmulKernels,
     pool: ThreadPool,
 }
 
@@ -69,7 +71,11 @@ impl Engine {
     /// If this CPU lacks `isa`.
     pub fn new(isa: Isa, pool: ThreadPool) -> Engine {
         assert!(isa.is_available(), "{isa} is not available on this CPU");
-        Engine { isa, pool }
+        Engine {
+            isa,
+            matmul: matmul::kernels(isa),
+            pool,
+        }
     }
 
     /// The instruction set.
@@ -89,7 +95,7 @@ impl Engine {
 
     /// Multiplies one input with several matrices in one parallel pass.
     pub fn matmul(&self, input: MatmulInput, jobs: &mut [MatmulJob]) {
-        todo!()
+        matmul::matmul(self.matmul, &self.pool, input, jobs);
     }
 
     /// RMSNorm of each row of `weight.len()` floats (Zhang and Sennrich 2019):

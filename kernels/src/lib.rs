@@ -12,7 +12,12 @@ pub mod activations;
 pub mod engine;
 pub mod isa;
 pub mod kv;
+mod matmul;
 pub mod packing;
 pub mod pool;
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 pub use engine::{Activation, AttentionShape, Engine, MatmulInput, MatmulJob};

@@ -34,6 +34,12 @@ impl<'a> PackedMatrix<'a> {
         &self.bytes[index * self.layout.panel_bytes()..][..self.layout.panel_bytes()]
     }
 
+    /// The bytes of consecutive panels.
+    pub fn panels(&self, panels: std::ops::Range<usize>) -> &'a [u8] {
+        &self.bytes
+            [panels.start * self.layout.panel_bytes()..panels.end * self.layout.panel_bytes()]
+    }
+
     /// Writes row `row` as floats into `out` (`cols` long): an embedding lookup.
     ///
     /// # Panics

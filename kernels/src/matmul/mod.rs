@@ -1,0 +1,170 @@
+//! Matmul: how a product is cut into tasks, and what an ISA's kernels are given.
+//!
+//! One definition of the arithmetic serves every ISA. For a row of weights and a row of input, over
+//! groups of 32 columns `g` in order, starting from `acc = 0`:
+//! - `q4` symmetric: `acc = fma(scale_w · scale_x, Σ (code_w - 8) · code_x, acc)`
+//! - `q8`: the same without the 8;
+//! - `q4` with minimum: `acc = fma(scale_w · scale_x, Σ code_w · code_x, acc)`, then
+//!   `acc = fma(minimum_w, scale_x · Σ code_x, acc)`.
+//! - `f16`, `f32`: four partial sums, of the columns with `k % 4` = 0, 1, 2, 3, each in order with
+//!   fused multiply-add, then `(p0 + p1) + (p2 + p3)`.
+//!
+//! The integer sums are exact, so their order is free. A kernel sees whole panels only; the rows
+//! that pad the last panel never reach the output.
+
+mod block;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use block::{Block, Micro};
+pub(crate) use table::{MatmulKernels, Tiles, kernels};
+
+use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
+use crate::engine::{MatmulInput, MatmulJob};
+use crate::packing::{Layout, PANEL, PackedMatrix};
+use crate::pool::ThreadPool;
+use std::ops::Range;
+
+/// Input bytes that should stay in a core's L2 cache while panels of weights pass by.
+const INPUT_BLOCK_BYTES: usize = 256 * 1024;
+
+/// Panels that one task takes when there are several tokens: they stay in L1 while tokens pass by.
+const GEMM_PANELS: usize = 2;
+
+/// Tasks per thread in GEMV: enough for the others to take over from a slow core.
+const TASKS_PER_THREAD: usize = 8;
+
+/// One product of a matmul, with its output as a raw pointer that tasks share.
+struct Product<'a> {
+    weights: PackedMatrix<'a>,
+    tiles: &'static Tiles,
+    out: *mut f32,
+    /// Index of its first panel among those of all products.
+    first_panel: usize,
+}
+
+// SAFETY: tasks write disjoint (panel, token) parts of `out`, which outlives the parallel pass.
+unsafe impl Sync for Product<'_> {}
+
+/// Computes every job, spread over the pool.
+pub(crate) fn matmul(
+    kernels: &'static MatmulKernels,
+    pool: &ThreadPool,
+    input: MatmulInput,
+    jobs: &mut [MatmulJob],
+) {
+    let tokens = input.rows.len() / input.cols;
+    assert_eq!(
+        tokens * input.cols,
+        input.rows.len(),
+        "matmul input is not whole rows"
+    );
+    let mut panels = 0;
+    let mut products = Vec::with_capacity(jobs.len());
+    for job in jobs.iter_mut() {
+        let layout = job.weights.layout();
+        assert_eq!(layout.cols(), input.cols, "matmul input against weights");
+        assert_eq!(
+            job.out.len(),
+            tokens * layout.rows(),
+            "matmul output against weights"
+        );
+        if layout.kind().is_quantized() {
+            check_quantized(input.quantized, tokens, layout);
+        }
+        products.push(Product {
+            weights: job.weights,
+            tiles: kernels.tiles(layout.kind()),
+            out: job.out.as_mut_ptr(),
+            first_panel: panels,
+        });
+        panels += layout.panels();
+    }
+    if tokens == 0 || panels == 0 {
+        return;
+    }
+    let block = (INPUT_BLOCK_BYTES / input.cols).clamp(1, tokens);
+    let blocks = tokens.div_ceil(block);
+    let step = if tokens == 1 {
+        panels.div_ceil(pool.threads() * TASKS_PER_THREAD)
+    } else {
+        GEMM_PANELS
+    };
+    let chunks = panels.div_ceil(step);
+    pool.run(blocks * chunks, &|task| {
+        let first = task / chunks * block;
+        let rows = first..tokens.min(first + block);
+        let first = task % chunks * step;
+        run_task(&products, input, rows, first..panels.min(first + step));
+    });
+}
+
+fn check_quantized(quantized: Option<&QuantizedRows>, tokens: usize, layout: &Layout) {
+    let quantized = quantized.expect("quantized weights need quantized activations");
+    assert_eq!(
+        quantized.rows, tokens,
+        "quantized activations against matmul input"
+    );
+    assert!(
+        quantized.stride >= layout.padded_cols(),
+        "quantized activations are too narrow"
+    );
+    assert_eq!(quantized.codes.len(), quantized.rows * quantized.stride);
+    assert_eq!(
+        quantized.scales.len() * ACTIVATION_GROUP,
+        quantized.codes.len()
+    );
+    assert_eq!(quantized.sums.len(), quantized.scales.len());
+}
+
+/// Computes the `panels` (counted over all products) for the tokens in `rows`.
+fn run_task(products: &[Product], input: MatmulInput, rows: Range<usize>, panels: Range<usize>) {
+    for product in products {
+        let end = product.first_panel + product.weights.layout().panels();
+        let from = panels.start.max(product.first_panel);
+        let to = panels.end.min(end);
+        if from < to {
+            let own = from - product.first_panel..to - product.first_panel;
+            run_panels(product, input, rows.clone(), own);
+        }
+    }
+}
+
+/// Computes `panels` of one product for the tokens in `rows`, in tiles of tokens.
+fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels: Range<usize>) {
+    let outputs = product.weights.layout().rows();
+    let whole = outputs / PANEL;
+    let widest = product.tiles.by_tokens.len();
+    let tiles = rows.len().div_ceil(widest);
+    for tile in 0..tiles {
+        let from = rows.start + rows.len() * tile / tiles;
+        let to = rows.start + rows.len() * (tile + 1) / tiles;
+        let kernel = product.tiles.by_tokens[to - from - 1];
+        let full = panels.start..panels.end.min(whole);
+        if !full.is_empty() {
+            let block = Block::new(&product.weights, full.clone(), input, from..to);
+            // SAFETY: `out` has `outputs` floats for each token; panels below `whole` end within
+            // them, and no other task has these panels for these tokens. The kernel's ISA is
+            // available, as `Engine::new` checks.
+            unsafe {
+                let out = product.out.add(from * outputs + full.start * PANEL);
+                kernel(&block, out, outputs);
+            }
+        }
+        if panels.end > whole {
+            let block = Block::new(&product.weights, whole..whole + 1, input, from..to);
+            let mut padded = vec![0.0; (to - from) * PANEL];
+            // SAFETY: as above, for a panel in memory of its own.
+            unsafe { kernel(&block, padded.as_mut_ptr(), PANEL) };
+            let rest = outputs - whole * PANEL;
+            for (token, row) in (from..to).zip(padded.chunks_exact(PANEL)) {
+                // SAFETY: the last `rest` outputs of this token, which no other task has.
+                unsafe {
+                    let out = product.out.add(token * outputs + whole * PANEL);
+                    std::ptr::copy_nonoverlapping(row.as_ptr(), out, rest);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Matmul with 512-bit vectors: one vector holds the 16 rows of a panel.
+//!
+//! `vpdpbusd` multiplies unsigned by signed bytes: codes of `q4` are unsigned as they are, those of
+//! `q8` become so by flipping their top bit (adding 128). Accumulators start at minus the zero
+//! point times the sum of the activations, which undoes the offset.
+
+use crate::activations::ACTIVATION_GROUP;
+use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
+use crate::packing::PANEL;
+use std::arch::x86_64::*;
+
+/// Bytes of one load: 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
+const LINE: usize = 64;
+
+pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
+    q4: Tiles {
+        by_tokens: &[
+            q4::<4, 1, false> as Micro,
+            q4::<2, 2, false>,
+            q4::<2, 3, false>,
+            q4::<2, 4, false>,
+            q4::<2, 5, false>,
+            q4::<2, 6, false>,
+        ],
+    },
+    q4_minimum: Tiles {
+        by_tokens: &[
+            q4::<4, 1, true> as Micro,
+            q4::<2, 2, true>,
+            q4::<2, 3, true>,
+            q4::<2, 4, true>,
+            q4::<2, 5, true>,
+            q4::<2, 6, true>,
+        ],
+    },
+    q8: Tiles {
+        by_tokens: &[
+            q8::<4, 1> as Micro,
+            q8::<2, 2>,
+            q8::<2, 3>,
+            q8::<2, 4>,
+            q8::<2, 5>,
+            q8::<2, 6>,
+        ],
+    },
+    f16: Tiles {
+        by_tokens: &[
+            float::<true, 1> as Micro,
+            float::<true, 2>,
+            float::<true, 3>,
+        ],
+    },
+    f32: Tiles {
+        by_tokens: &[
+            float::<false, 1> as Micro,
+            float::<false, 2>,
+            float::<false, 3>,
+        ],
+    },
+};
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn q4<const P: usize, const N: usize, const MINIMUM: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises hold for each run of panels within the block.
+    unsafe {
+        let mut p = 0;
+        while p + P <= block.count {
+            q4_panels::<P, N, MINIMUM>(block, p, out.add(p * PANEL), stride);
+            p += P;
+        }
+        while p < block.count {
+            q4_panels::<1, N, MINIMUM>(block, p, out.add(p * PANEL), stride);
+            p += 1;
+        }
+    }
+}
+
+/// `P` panels from `first` on.
+///
+/// # Safety
+/// As [`Micro`], with `N` tokens, and `first + P` panels in the block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
+    block: &Block,
+    first: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let low = _mm512_set1_epi8(15);
+    let mut acc = [[_mm512_setzero_ps(); N]; P];
+    // SAFETY: every address lies in a panel (`groups` groups, `parts` · 4 lines each) or in one of
+    // the `N` tokens (at least as many columns), as `Block` promises.
+    unsafe {
+        for group in 0..block.groups {
+            let mut scale = [_mm512_setzero_ps(); P];
+            for (p, scale) in scale.iter_mut().enumerate() {
+                *scale = halves(block.panel(first + p), group);
+            }
+            for part in group * block.parts..(group + 1) * block.parts {
+                let mut sum = [[_mm512_setzero_si512(); N]; P];
+                if !MINIMUM {
+                    for n in 0..N {
+                        let offset = -8 * *block.x_sums.add(n * block.x_groups() + part);
+                        for sum in &mut sum {
+                            sum[n] = _mm512_set1_epi32(offset);
+                        }
+                    }
+                }
+                for line in 0..4 {
+                    let k = part * ACTIVATION_GROUP + line * 8;
+                    let mut codes = [_mm512_setzero_si512(); P];
+                    for (p, codes) in codes.iter_mut().enumerate() {
+                        let at = block.codes + (part * 4 + line) * LINE;
+                        *codes = _mm512_loadu_si512(block.panel(first + p).add(at).cast());
+                    }
+                    for n in 0..N {
+                        let x = four(block, n, k);
+                        for p in 0..P {
+                            let codes = _mm512_and_si512(codes[p], low);
+                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes, x);
+                        }
+                    }
+                    for n in 0..N {
+                        let x = four(block, n, k + 4);
+                        for p in 0..P {
+                            let codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes[p]), low);
+                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes, x);
+                        }
+                    }
+                }
+                accumulate(block, part, &scale, &sum, &mut acc);
+                if MINIMUM {
+                    for p in 0..P {
+                        let minimum = halves(block.panel(first + p).add(block.minimums), group);
+                        for n in 0..N {
+                            let at = n * block.x_groups() + part;
+                            let x = *block.x_scales.add(at) * *block.x_sums.add(at) as f32;
+                            acc[p][n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x), acc[p][n]);
+                        }
+                    }
+                }
+            }
+        }
+        store(&acc, out, stride);
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn q8<const P: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises hold for each run of panels within the block.
+    unsafe {
+        let mut p = 0;
+        while p + P <= block.count {
+            q8_panels::<P, N>(block, p, out.add(p * PANEL), stride);
+            p += P;
+        }
+        while p < block.count {
+            q8_panels::<1, N>(block, p, out.add(p * PANEL), stride);
+            p += 1;
+        }
+    }
+}
+
+/// `P` panels from `first` on.
+///
+/// # Safety
+/// As [`Micro`], with `N` tokens, and `first + P` panels in the block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn q8_panels<const P: usize, const N: usize>(
+    block: &Block,
+    first: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let top_bit = _mm512_set1_epi8(-128);
+    let mut acc = [[_mm512_setzero_ps(); N]; P];
+    // SAFETY: every address lies in a panel (`groups` groups, `parts` · 8 lines each) or in one of
+    // the `N` tokens (at least as many columns), as `Block` promises.
+    unsafe {
+        for group in 0..block.groups {
+            let mut scale = [_mm512_setzero_ps(); P];
+            for (p, scale) in scale.iter_mut().enumerate() {
+                *scale = halves(block.panel(first + p), group);
+            }
+            for part in group * block.parts..(group + 1) * block.parts {
+                let mut sum = [[_mm512_setzero_si512(); N]; P];
+                for n in 0..N {
+                    let offset = -128 * *block.x_sums.add(n * block.x_groups() + part);
+                    for sum in &mut sum {
+                        sum[n] = _mm512_set1_epi32(offset);
+                    }
+                }
+                for line in 0..8 {
+                    let mut codes = [_mm512_setzero_si512(); P];
+                    for (p, codes) in codes.iter_mut().enumerate() {
+                        let at = block.codes + (part * 8 + line) * LINE;
+                        let signed = _mm512_loadu_si512(block.panel(first + p).add(at).cast());
+                        *codes = _mm512_xor_si512(signed, top_bit);
+                    }
+                    for n in 0..N {
+                        let x = four(block, n, part * ACTIVATION_GROUP + line * 4);
+                        for p in 0..P {
+                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes[p], x);
+                        }
+                    }
+                }
+                accumulate(block, part, &scale, &sum, &mut acc);
+            }
+        }
+        store(&acc, out, stride);
+    }
+}
+
+/// The scales (or minimums) of one group as floats.
+///
+/// # Safety
+/// `plane` must hold more than `group` groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn halves(plane: *const u8, group: usize) -> __m512 {
+    // SAFETY: a group of a plane has 16 halves.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(plane.add(group * PANEL * 2).cast())) }
+}
+
+/// Four codes of token `n` from column `k` on, in every lane.
+///
+/// # Safety
+/// The block must have more than `n` tokens of more than `k + 3` columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn four(block: &Block, n: usize, k: usize) -> __m512i {
+    // SAFETY: within token `n`.
+    unsafe {
+        let codes = block.x_codes.add(n * block.x_stride + k).cast::<i32>();
+        _mm512_set1_epi32(codes.read_unaligned())
+    }
+}
+
+/// `acc = fma(scale_w · scale_x, sum, acc)`
+///
+/// # Safety
+/// The block must have `N` tokens of more than `part` groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn accumulate<const P: usize, const N: usize>(
+    block: &Block,
+    part: usize,
+    scale: &[__m512; P],
+    sum: &[[__m512i; N]; P],
+    acc: &mut [[__m512; N]; P],
+) {
+    for n in 0..N {
+        // SAFETY: token `n` has a scale for each group.
+        let x = unsafe { *block.x_scales.add(n * block.x_groups() + part) };
+        for p in 0..P {
+            let scale = _mm512_mul_ps(scale[p], _mm512_set1_ps(x));
+            acc[p][n] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum[p][n]), acc[p][n]);
+        }
+    }
+}
+
+/// # Safety
+/// `out` must be good for 16 · `P` floats at each of `N` multiples of `stride`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn store<const P: usize, const N: usize>(
+    acc: &[[__m512; N]; P],
+    out: *mut f32,
+    stride: usize,
+) {
+    for (p, acc) in acc.iter().enumerate() {
+        for (n, &acc) in acc.iter().enumerate() {
+            // SAFETY: as the caller promises.
+            unsafe { _mm512_storeu_ps(out.add(n * stride + p * PANEL), acc) };
+        }
+    }
+}
+
+/// `f16` (`HALF`) and `f32`.
+///
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn float<const HALF: bool, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
+    // SAFETY: column `k` below `cols` of a panel and of the `N` tokens, and the caller's `out`.
+    unsafe {
+        for p in 0..block.count {
+            let panel = block.panel(p);
+            let mut acc = [[_mm512_setzero_ps(); 4]; N];
+            for quad in 0..block.cols / 4 {
+                for j in 0..4 {
+                    float_step::<HALF, N>(block, panel, quad * 4 + j, j, &mut acc);
+                }
+            }
+            let rest = block.cols / 4 * 4;
+            for j in 0..block.cols % 4 {
+                float_step::<HALF, N>(block, panel, rest + j, j, &mut acc);
+            }
+            for (n, acc) in acc.iter().enumerate() {
+                let sum =
+                    _mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3]));
+                _mm512_storeu_ps(out.add(n * stride + p * PANEL), sum);
+            }
+        }
+    }
+}
+
+/// Column `k` into partial sum `j`.
+///
+/// # Safety
+/// The panel and the `N` tokens must have more than `k` columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn float_step<const HALF: bool, const N: usize>(
+    block: &Block,
+    panel: *const u8,
+    k: usize,
+    j: usize,
+    acc: &mut [[__m512; 4]; N],
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let weights = if HALF {
+            halves(panel, k)
+        } else {
+            _mm512_loadu_ps(panel.cast::<f32>().add(k * PANEL))
+        };
+        for (n, acc) in acc.iter_mut().enumerate() {
+            let x = _mm512_set1_ps(*block.x.add(n * block.cols + k));
+            acc[j] = _mm512_fmadd_ps(weights, x, acc[j]);
+        }
+    }
+}

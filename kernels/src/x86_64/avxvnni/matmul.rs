@@ -1,0 +1,105 @@
+//! Matmul with the 256-bit `vpdpbusd` (unsigned × signed bytes, four summed into 32 bits).
+//!
+//! `q8` codes become unsigned by flipping their top bit, which adds 128.
+
+use super::super::ymm::{self, Dot};
+use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
+use std::arch::x86_64::*;
+
+pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
+    q4: Tiles {
+        by_tokens: &[
+            q4::<4, 1, false> as Micro,
+            q4::<2, 2, false>,
+            q4::<1, 3, false>,
+            q4::<1, 4, false>,
+            q4::<1, 5, false>,
+            q4::<1, 6, false>,
+        ],
+    },
+    q4_minimum: Tiles {
+        by_tokens: &[
+            q4::<4, 1, true> as Micro,
+            q4::<2, 2, true>,
+            q4::<1, 3, true>,
+            q4::<1, 4, true>,
+            q4::<1, 5, true>,
+            q4::<1, 6, true>,
+        ],
+    },
+    q8: Tiles {
+        by_tokens: &[
+            q8::<4, 1> as Micro,
+            q8::<2, 2>,
+            q8::<1, 3>,
+            q8::<1, 4>,
+            q8::<1, 5>,
+            q8::<1, 6>,
+        ],
+    },
+    f16: Tiles {
+        by_tokens: &[float::<true, 1> as Micro, float::<true, 2>],
+    },
+    f32: Tiles {
+        by_tokens: &[float::<false, 1> as Micro, float::<false, 2>],
+    },
+};
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn q4<const H: usize, const N: usize, const MINIMUM: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::q4::<DpBusd, H, N, MINIMUM>(block, out, stride) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn q8<const H: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::q8::<DpBusd, H, N>(block, out, stride) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn float<const HALF: bool, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::float::<HALF, N>(block, out, stride) }
+}
+
+/// Dot products by `vpdpbusd`.
+struct DpBusd;
+
+impl Dot for DpBusd {
+    type Q8 = __m256i;
+    const Q8_ZERO: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn q4(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX-VNNI.
+        unsafe { _mm256_dpbusd_avx_epi32(sum, codes, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn q4_sums(sum: __m256i) -> __m256i {
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn q8_codes(codes: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    unsafe fn q8(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX-VNNI.
+        unsafe { _mm256_dpbusd_avx_epi32(sum, codes, x) }
+    }
+}
