@@ -173,13 +173,14 @@ fn check(kind: Kind, rows: usize, cols: usize, tokens: usize, fill: Fill, seed: 
     let x: Vec<f32> = (0..tokens * cols).map(|_| random.float()).collect();
     let plain: Vec<f32>;
     let packed;
-    let mut minimums = vec![];
+    let mut minimums: Vec<f16> = vec![];
     if kind.is_quantized() {
         let codes = codes(layout, fill, &mut random);
         plain = (0..rows * cols)
             .map(|i| codes.weight(i / cols, i % cols))
             .collect();
         packed = Packed::new(layout, |out| codes.pack_into(out).unwrap());
+        minimums = codes.minimums;
     } else {
         plain = (0..rows * cols)
             .map(|_| f16::from_f32(random.float()).to_f32())
