@@ -1,0 +1,73 @@
+//! Matmul of one token (a GEMV, bound by memory) and of 512 (a GEMM, bound by arithmetic).
+//!
+//! `cargo bench -p kinglet-benches --bench matmul` (set `KINGLET_ISA` to choose the kernels).
+//! Throughput is in multiply-accumulates ("elements") for many tokens and in weight bytes for one.
+
+use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use kinglet_benches::random_matrix;
+use kinglet_kernels::activations::QuantizedRows;
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::packing::{Group, Kind, PackedMatrix};
+use kinglet_kernels::pool::ThreadPool;
+use kinglet_kernels::{Engine, MatmulInput, MatmulJob};
+use std::hint::black_box;
+
+const KINDS: [Kind; 3] = [
+    Kind::Q4 {
+        group: Group::G32,
+        minimum: false,
+    },
+    Kind::Q4 {
+        group: Group::G32,
+        minimum: true,
+    },
+    Kind::Q8 { group: Group::G32 },
+];
+
+/// Rows and columns: SmolLM2-135M, Gemma 3 270M, 7B layers and an odd one.
+const SHAPES: [(usize, usize); 5] = [
+    (1536, 576),
+    (2048, 640),
+    (4096, 4096),
+    (11008, 4096),
+    (1003, 1000),
+];
+
+fn matmul(criterion: &mut Criterion) {
+    let isa = Isa::from_env().expect("KINGLET_ISA");
+    let engine = Engine::new(isa, ThreadPool::new(1));
+    for tokens in [1, 512] {
+        let mut group = criterion.benchmark_group(format!("{isa}/{tokens} tokens"));
+        group.sample_size(10);
+        for kind in KINDS {
+            for (rows, cols) in SHAPES {
+                let weights = random_matrix(kind, rows, cols);
+                let x: Vec<f32> = (0..tokens * cols).map(|i| (i as f32).sin()).collect();
+                let mut quantized = QuantizedRows::default();
+                engine.quantize(&x, cols, &mut quantized);
+                let mut out = vec![0.0; tokens * rows];
+                group.throughput(match tokens {
+                    1 => Throughput::Bytes(weights.layout().bytes() as u64),
+                    _ => Throughput::Elements((tokens * rows * cols) as u64),
+                });
+                group.bench_function(format!("{kind} {rows}x{cols}"), |bencher| {
+                    bencher.iter(|| {
+                        let weights: PackedMatrix = weights.matrix();
+                        let quantized = Some(&quantized);
+                        let input = MatmulInput {
+                            rows: &x,
+                            cols,
+                            quantized,
+                        };
+                        let out = &mut out[..];
+                        engine.matmul(input, &mut [MatmulJob { weights, out }]);
+                        black_box(out[0]);
+                    });
+                });
+            }
+        }
+    }
+}
+
+criterion_group!(benches, matmul);
+criterion_main!(benches);
