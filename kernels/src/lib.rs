@@ -9,12 +9,14 @@
 //! count gives the same bits.
 
 pub mod activations;
+pub mod affinity;
 pub mod engine;
 pub mod isa;
 pub mod kv;
 mod matmul;
 pub mod packing;
 pub mod pool;
+pub mod topology;
 
 mod scalar;
 #[cfg(target_arch = "x86_64")]
