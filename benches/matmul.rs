@@ -3,7 +3,7 @@
 //! `cargo bench -p kinglet-benches --bench matmul` (set `KINGLET_ISA` to choose the kernels).
 //! Throughput is in multiply-accumulates ("elements") for many tokens and in weight bytes for one.
 
-use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinglet_benches::random_matrix;
 use kinglet_kernels::activations::QuantizedRows;
 use kinglet_kernels::isa::Isa;

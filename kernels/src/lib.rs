@@ -16,6 +16,7 @@ pub mod kv;
 mod matmul;
 pub mod packing;
 pub mod pool;
+pub mod roofline;
 pub mod topology;
 
 mod scalar;
