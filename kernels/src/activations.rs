@@ -22,6 +22,20 @@ pub struct QuantizedRows {
 }
 
 impl QuantizedRows {
+    /// The value that a row and column stand for, and the scale of its group.
+    ///
+    /// # Panics
+    /// If `row` or `col` is out of range.
+    pub fn get(&self, row: usize, col: usize) -> (f32, f32) {
+        assert!(
+            row < self.rows && col < self.stride,
+            "row or column out of range"
+        );
+        let at = row * self.stride + col;
+        let scale = self.scales[at / ACTIVATION_GROUP];
+        (f32::from(self.codes[at]) * scale, scale)
+    }
+
     /// Sets the shape, keeping the memory. The contents are unspecified afterwards.
     pub(crate) fn reshape(&mut self, rows: usize, cols: usize) {
         self.rows = rows;

@@ -1,6 +1,8 @@
 //! An instruction set and a thread pool, with the safe operations that a model is made of.
 
-use crate::activations::QuantizedRows;
+use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
+use crate::attention;
+use crate::generic::{self, Ops};
 use crate::isa::Isa;
 use crate::kv::KvLayer;
 use crate::matmul::{self, MatmulKernels};
@@ -14,6 +16,7 @@ use crate::pool::ThreadPool;
 pub struct Engine {
     isa: Isa,
     matmul: &'static MatmulKernels,
+    ops: &'static Ops,
     pool: ThreadPool,
 }
 
@@ -74,6 +77,7 @@ impl Engine {
         Engine {
             isa,
             matmul: matmul::kernels(isa),
+            ops: generic::ops(isa),
             pool,
         }
     }
@@ -90,7 +94,31 @@ impl Engine {
 
     /// Quantizes rows of `cols` floats for [`Engine::matmul`].
     pub fn quantize(&self, rows: &[f32], cols: usize, out: &mut QuantizedRows) {
-        todo!()
+        assert!(rows.len().is_multiple_of(cols), "rows of {cols} floats");
+        out.reshape(rows.len() / cols, cols);
+        let stride = out.stride;
+        let groups = stride / ACTIVATION_GROUP;
+        let quantize = |row: &[f32], (codes, scales, sums): QuantizedRow| {
+            // SAFETY: the table is that of an available ISA.
+            unsafe { (self.ops.quantize_row)(row, codes, scales, sums) }
+        };
+        let targets = out
+            .codes
+            .chunks_exact_mut(stride)
+            .zip(out.scales.chunks_exact_mut(groups))
+            .zip(out.sums.chunks_exact_mut(groups));
+        let targets = targets.map(|((codes, scales), sums)| (codes, scales, sums));
+        if rows.len() < PARALLEL {
+            for (row, target) in rows.chunks_exact(cols).zip(targets) {
+                quantize(row, target);
+            }
+            return;
+        }
+        let mut targets: Vec<Option<QuantizedRow>> = targets.map(Some).collect();
+        self.pool.for_each_chunk(&mut targets, 1, |index, target| {
+            let row = &rows[index * cols..][..cols];
+            quantize(row, target[0].take().expect("each row is taken once"));
+        });
     }
 
     /// Multiplies one input with several matrices in one parallel pass.
@@ -101,59 +129,106 @@ impl Engine {
     /// RMSNorm of each row of `weight.len()` floats (Zhang and Sennrich 2019):
     /// `x / sqrt(mean(x²) + eps) · weight`.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        todo!()
+        out.copy_from_slice(x);
+        self.rms_norm_in_place(out, weight, eps);
     }
 
     /// [`Engine::rms_norm`] in place.
     pub fn rms_norm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
-        todo!()
+        // SAFETY: the table is that of an available ISA.
+        self.for_each_row(x, weight.len(), |_, row| unsafe {
+            (self.ops.rms_norm)(row, weight, eps)
+        });
     }
 
     /// LayerNorm of each row of `weight.len()` floats (Ba et al. 2016).
     pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-        todo!()
+        out.copy_from_slice(x);
+        // SAFETY: the table is that of an available ISA.
+        self.for_each_row(out, weight.len(), |_, row| unsafe {
+            (self.ops.layer_norm)(row, weight, bias, eps)
+        });
     }
 
     /// Rotary position embedding (Su et al. 2021), halves layout as in `transformers`, in place on
     /// rows of `heads · head_dim` floats. `cos` and `sin` are `[row][rotary / 2]`; dimensions of a
     /// head beyond `rotary` stay.
     pub fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
-        todo!()
+        let rows = x.len() / (heads * head_dim);
+        let half = cos.len() / rows.max(1);
+        assert!(cos.len() == rows * half && sin.len() == cos.len() && 2 * half <= head_dim);
+        self.for_each_row(x, heads * head_dim, |row, x| {
+            let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+            for head in x.chunks_exact_mut(head_dim) {
+                // SAFETY: the table is that of an available ISA.
+                unsafe { (self.ops.rope)(head, cos, sin) };
+            }
+        });
     }
 
     /// `x = activation(x)`
     pub fn activate(&self, activation: Activation, x: &mut [f32]) {
-        todo!()
+        // SAFETY: the table is that of an available ISA.
+        self.for_each_row(x, ELEMENTS, |_, x| unsafe {
+            (self.ops.activate)(activation, x)
+        });
     }
 
     /// `gate = activation(gate) · up`
     pub fn activate_gated(&self, activation: Activation, gate: &mut [f32], up: &[f32]) {
-        todo!()
+        assert_eq!(gate.len(), up.len(), "gate against up");
+        self.for_each_row(gate, ELEMENTS, |index, gate| {
+            let up = &up[index * ELEMENTS..][..gate.len()];
+            // SAFETY: the table is that of an available ISA.
+            unsafe { (self.ops.activate_gated)(activation, gate, up) };
+        });
     }
 
     /// `x += y`
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
-        todo!()
+        assert_eq!(x.len(), y.len(), "sum of unequal lengths");
+        self.for_each_row(x, ELEMENTS, |index, x| {
+            let y = &y[index * ELEMENTS..][..x.len()];
+            // SAFETY: the table is that of an available ISA.
+            unsafe { (self.ops.add)(x, y) };
+        });
     }
 
     /// Adds `bias` to each row of `bias.len()` floats.
     pub fn add_bias(&self, x: &mut [f32], bias: &[f32]) {
-        todo!()
+        // SAFETY: the table is that of an available ISA.
+        self.for_each_row(x, bias.len(), |_, row| unsafe { (self.ops.add)(row, bias) });
     }
 
     /// `x = cap · tanh(x / cap)`
     pub fn softcap(&self, x: &mut [f32], cap: f32) {
-        todo!()
+        // SAFETY: the table is that of an available ISA.
+        self.for_each_row(x, ELEMENTS, |_, x| unsafe { (self.ops.softcap)(x, cap) });
     }
 
     /// Softmax in place of each row of `cols` floats.
     pub fn softmax(&self, x: &mut [f32], cols: usize) {
-        todo!()
+        // SAFETY: the table is that of an available ISA.
+        self.for_each_row(x, cols, |_, row| unsafe { (self.ops.softmax)(row) });
     }
 
     /// Stores keys and values (`[row][kv_heads · head_dim]`) at positions `start..`.
     pub fn kv_append(&self, cache: &mut KvLayer, start: usize, keys: &[f32], values: &[f32]) {
-        todo!()
+        let (heads, head_dim) = (cache.kv_heads, cache.head_dim);
+        let rows = keys.len() / (heads * head_dim);
+        assert!(keys.len() == rows * heads * head_dim && values.len() == keys.len());
+        assert!(
+            start + rows <= cache.capacity(),
+            "positions beyond the cache"
+        );
+        let pairs = keys
+            .chunks_exact(head_dim)
+            .zip(values.chunks_exact(head_dim));
+        for (index, (key, value)) in pairs.enumerate() {
+            let (position, head) = (start + index / heads, index % heads);
+            // SAFETY: the table is that of an available ISA.
+            unsafe { (self.ops.kv_store)(cache, position, head, key, value) };
+        }
     }
 
     /// Causal attention with an online softmax over the cache: queries and `out` are
@@ -166,6 +241,27 @@ impl Engine {
         cache: &KvLayer,
         out: &mut [f32],
     ) {
-        todo!()
+        attention::attention(self.ops, &self.pool, shape, queries, start, cache, out);
+    }
+
+    /// Calls `task(row, floats)` for each row of `cols` floats, on all threads if it pays.
+    fn for_each_row(&self, x: &mut [f32], cols: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+        if x.len() < PARALLEL {
+            x.chunks_mut(cols)
+                .enumerate()
+                .for_each(|(row, x)| task(row, x));
+        } else {
+            self.pool.for_each_chunk(x, cols, task);
+        }
     }
 }
+
+/// Codes, scales and sums of one row.
+type QuantizedRow<'a> = (&'a mut [i8], &'a mut [f32], &'a mut [i32]);
+
+/// Floats from which on an elementwise operation is worth handing to other threads: some ten
+/// microseconds of work, several times what waking them costs.
+const PARALLEL: usize = 1 << 15;
+
+/// Floats that an operation without rows takes at once.
+const ELEMENTS: usize = 1 << 11;

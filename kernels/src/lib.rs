@@ -10,7 +10,9 @@
 
 pub mod activations;
 pub mod affinity;
+mod attention;
 pub mod engine;
+mod generic;
 pub mod isa;
 pub mod kv;
 mod matmul;

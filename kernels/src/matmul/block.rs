@@ -2,7 +2,7 @@
 
 use crate::activations::ACTIVATION_GROUP;
 use crate::engine::MatmulInput;
-use crate::packing::{Layout, PANEL, PackedMatrix};
+use crate::packing::{Layout, PackedMatrix};
 use std::ops::Range;
 
 /// A kernel for a fixed number of tokens (`N` in its name): writes the 16 outputs of each panel

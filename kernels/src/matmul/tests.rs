@@ -12,7 +12,7 @@ use proptest::prelude::*;
 /// Bytes that start on a 64-byte boundary.
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Line([u8; 64]);
+struct Line(#[allow(dead_code, reason = "read as bytes")] [u8; 64]);
 
 struct Packed {
     layout: Layout,

@@ -3,7 +3,7 @@
 //! Neither sum saturates: a pair of `q4` products is at most 2 · 15 · 127 and eight pairs 30 480; a
 //! pair of `q8` products is at most 2 · 128 · 127 = 32 512.
 
-use super::super::ymm::{self, Dot};
+use super::super::ymm::matmul::{self as ymm, Dot};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use std::arch::x86_64::*;
 

@@ -5,3 +5,5 @@ mod peak;
 
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
+
+crate::generic::ops_table!(super::ymm::Ymm, "avx2,fma,f16c");

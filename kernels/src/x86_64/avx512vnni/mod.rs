@@ -1,7 +1,13 @@
 //! AVX-512 with the 512-bit INT8 dot product.
 
+mod lanes;
 mod matmul;
 mod peak;
 
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
+
+crate::generic::ops_table!(
+    lanes::Zmm,
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
+);

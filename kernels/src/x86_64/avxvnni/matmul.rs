@@ -2,7 +2,7 @@
 //!
 //! `q8` codes become unsigned by flipping their top bit, which adds 128.
 
-use super::super::ymm::{self, Dot};
+use super::super::ymm::matmul::{self as ymm, Dot};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use std::arch::x86_64::*;
 

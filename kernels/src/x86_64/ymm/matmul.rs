@@ -17,7 +17,7 @@ const LINE: usize = 64;
 ///
 /// # Safety
 /// Every method needs AVX2 and what else the implementing ISA has.
-pub(super) trait Dot {
+pub(in crate::x86_64) trait Dot {
     /// `q8` codes of one line, prepared once for all tokens.
     type Q8: Copy;
     /// The weight that a `q8` code of zero turns into.
@@ -55,7 +55,7 @@ fn output(unit: usize) -> usize {
 /// As [`crate::matmul::Micro`], with `N` tokens, and the ISA of `D`. `2 · count` must be a multiple
 /// of `H` or `H` at most 2 (the rest is done panel by panel).
 #[inline(always)]
-pub(super) unsafe fn q4<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>(
+pub(in crate::x86_64) unsafe fn q4<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>(
     block: &Block,
     out: *mut f32,
     stride: usize,
@@ -140,7 +140,7 @@ unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>
 /// # Safety
 /// As [`q4`].
 #[inline(always)]
-pub(super) unsafe fn q8<D: Dot, const H: usize, const N: usize>(
+pub(in crate::x86_64) unsafe fn q8<D: Dot, const H: usize, const N: usize>(
     block: &Block,
     out: *mut f32,
     stride: usize,
@@ -274,7 +274,7 @@ unsafe fn store<const H: usize, const N: usize>(
 /// # Safety
 /// As [`crate::matmul::Micro`], with `N` tokens, AVX2, FMA and F16C.
 #[inline(always)]
-pub(super) unsafe fn float<const HALF: bool, const N: usize>(
+pub(in crate::x86_64) unsafe fn float<const HALF: bool, const N: usize>(
     block: &Block,
     out: *mut f32,
     stride: usize,

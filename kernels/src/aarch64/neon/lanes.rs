@@ -1,0 +1,226 @@
+//! Sixteen floats in four 128-bit vectors.
+
+use crate::generic::lanes::Lanes;
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+#[derive(Clone, Copy)]
+pub(crate) struct Quads([float32x4_t; 4]);
+
+impl Quads {
+    #[inline(always)]
+    fn map(self, op: impl Fn(float32x4_t) -> float32x4_t) -> Self {
+        Quads(self.0.map(op))
+    }
+
+    #[inline(always)]
+    fn zip(self, b: Self, op: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (self.0, b.0);
+        Quads([op(a0, b0), op(a1, b1), op(a2, b2), op(a3, b3)])
+    }
+
+    /// Halves to halves with `op`, 16 → 8 → 4 → 2 → 1.
+    #[inline(always)]
+    fn tree(self, op: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> f32 {
+        let [a, b, c, d] = self.0;
+        let x = op(op(a, c), op(b, d));
+        // SAFETY: NEON is part of AArch64.
+        unsafe {
+            let x = op(x, vextq_f32::<2>(x, x));
+            vgetq_lane_f32::<0>(op(x, vextq_f32::<1>(x, x)))
+        }
+    }
+}
+
+/// `if a > b { a } else { b }`: the instruction for the maximum treats NaN and zeros otherwise.
+#[inline(always)]
+fn greater(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    // SAFETY: NEON is part of AArch64.
+    unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+}
+
+// SAFETY of every block below: NEON is part of AArch64; the trait demands memory that is good for 16
+// elements.
+impl Lanes for Quads {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: as above.
+        Quads([unsafe { vdupq_n_f32(x) }; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            Quads([
+                vld1q_f32(from),
+                vld1q_f32(from.add(4)),
+                vld1q_f32(from.add(8)),
+                vld1q_f32(from.add(12)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        for (i, x) in self.0.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { vst1q_f32(to.add(4 * i), x) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: as above. By assembly, since the type of a half is not stable in Rust.
+        unsafe {
+            let (low, high) = (vld1q_u16(from), vld1q_u16(from.add(8)));
+            let (a, b, c, d): (float32x4_t, float32x4_t, float32x4_t, float32x4_t);
+            asm!(
+                "fcvtl {a:v}.4s, {low:v}.4h",
+                "fcvtl2 {b:v}.4s, {low:v}.8h",
+                "fcvtl {c:v}.4s, {high:v}.4h",
+                "fcvtl2 {d:v}.4s, {high:v}.8h",
+                a = out(vreg) a, b = out(vreg) b, c = out(vreg) c, d = out(vreg) d,
+                low = in(vreg) low, high = in(vreg) high,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            Quads([a, b, c, d])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16) {
+        let [a, b, c, d] = self.0;
+        // SAFETY: as above; rounds to nearest even, the mode that Rust leaves in force.
+        unsafe {
+            let (low, high): (uint16x8_t, uint16x8_t);
+            asm!(
+                "fcvtn {low:v}.4h, {a:v}.4s",
+                "fcvtn2 {low:v}.8h, {b:v}.4s",
+                "fcvtn {high:v}.4h, {c:v}.4s",
+                "fcvtn2 {high:v}.8h, {d:v}.4s",
+                low = out(vreg) low, high = out(vreg) high,
+                a = in(vreg) a, b = in(vreg) b, c = in(vreg) c, d = in(vreg) d,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            vst1q_u16(to, low);
+            vst1q_u16(to.add(8), high);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let bytes = vld1q_s8(from);
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            Quads([
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_high_s16(low)),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_high_s16(high)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        let [a, b, c, d] = self.0;
+        // SAFETY: as above.
+        unsafe {
+            let low = vmovn_high_s32(vmovn_s32(vcvtq_s32_f32(a)), vcvtq_s32_f32(b));
+            let high = vmovn_high_s32(vmovn_s32(vcvtq_s32_f32(c)), vcvtq_s32_f32(d));
+            vst1q_s8(to, vmovn_high_s16(vmovn_s16(low), high));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        // SAFETY: as above.
+        self.zip(b, |a, b| unsafe { vaddq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: as above.
+        self.zip(b, |a, b| unsafe { vsubq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: as above.
+        self.zip(b, |a, b| unsafe { vmulq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: as above.
+        self.zip(b, |a, b| unsafe { vdivq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        let (a, b, c) = (self.0, b.0, c.0);
+        // SAFETY: as above.
+        unsafe {
+            Quads([
+                vfmaq_f32(c[0], a[0], b[0]),
+                vfmaq_f32(c[1], a[1], b[1]),
+                vfmaq_f32(c[2], a[2], b[2]),
+                vfmaq_f32(c[3], a[3], b[3]),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        self.zip(b, greater)
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, b: Self) -> Self {
+        // SAFETY: as above.
+        self.zip(b, |a, b| unsafe { vbslq_f32(vcltq_f32(a, b), a, b) })
+    }
+
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        // SAFETY: as above.
+        self.map(|a| unsafe { vabsq_f32(a) })
+    }
+
+    #[inline(always)]
+    unsafe fn copy_sign(self, sign: Self) -> Self {
+        // SAFETY: as above.
+        self.zip(sign, |a, sign| unsafe {
+            vbslq_f32(vdupq_n_u32(1 << 31), sign, a)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: as above.
+        self.map(|a| unsafe { vrndnq_f32(a) })
+    }
+
+    #[inline(always)]
+    unsafe fn exp2_integer(self) -> Self {
+        // SAFETY: as above.
+        self.map(|a| unsafe {
+            let biased = vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127));
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        self.tree(|a, b| unsafe { vaddq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        self.tree(greater)
+    }
+}

@@ -1,0 +1,156 @@
+//! Attention over the thread pool: how queries and positions are cut into tasks.
+
+use crate::engine::AttentionShape;
+use crate::generic::Ops;
+use crate::generic::attention::{QUERIES, Queries, SPAN, Span, partial_len, visible};
+use crate::kv::KvLayer;
+use crate::pool::ThreadPool;
+use std::ops::Range;
+
+/// Causal attention of all rows, see [`crate::Engine::attention`].
+pub(crate) fn attention(
+    ops: &Ops,
+    pool: &ThreadPool,
+    shape: &AttentionShape,
+    queries: &[f32],
+    start: usize,
+    cache: &KvLayer,
+    out: &mut [f32],
+) {
+    let width = shape.heads * shape.head_dim;
+    let rows = queries.len() / width;
+    assert_eq!(queries.len(), rows * width, "queries are not whole rows");
+    assert_eq!(queries.len(), out.len(), "attention output against queries");
+    assert!(
+        shape.heads.is_multiple_of(shape.kv_heads),
+        "query heads against key heads"
+    );
+    assert_eq!(
+        (cache.kv_heads, cache.head_dim),
+        (shape.kv_heads, shape.head_dim),
+        "cache shape"
+    );
+    assert!(start + rows <= cache.capacity(), "queries beyond the cache");
+    let group = shape.heads / shape.kv_heads;
+    let out = Output {
+        data: out.as_mut_ptr(),
+        heads: shape.heads,
+        head_dim: shape.head_dim,
+    };
+    let tile = (QUERIES / group).max(1);
+    let tiles = rows.div_ceil(tile);
+    let queries_of = |task: usize| {
+        let from = task / shape.kv_heads * tile;
+        let kv_head = task % shape.kv_heads;
+        Queries {
+            shape,
+            data: queries,
+            start,
+            rows: from..rows.min(from + tile),
+            kv_head,
+        }
+    };
+    let tasks = tiles * shape.kv_heads;
+    if tasks >= 2 * pool.threads() {
+        pool.run(tasks, &|task| {
+            let queries = queries_of(task);
+            let spans = spans(shape, start, &queries.rows);
+            let stride = queries.count() * partial_len(shape.head_dim);
+            let mut partials = vec![0.0; spans.len() * stride];
+            for (index, partial) in spans.clone().zip(partials.chunks_exact_mut(stride)) {
+                // SAFETY: the table is that of an available ISA.
+                unsafe { (ops.attend)(&queries, cache, span(index), partial) };
+            }
+            merge_all(ops, &queries, &partials, &out);
+        });
+        return;
+    }
+    for_each_span(
+        ops,
+        pool,
+        cache,
+        &(0..tasks).map(queries_of).collect::<Vec<_>>(),
+        &out,
+    );
+}
+
+/// A few tasks' worth of queries, as when decoding: spans are spread over the threads instead.
+fn for_each_span(ops: &Ops, pool: &ThreadPool, cache: &KvLayer, tiles: &[Queries], out: &Output) {
+    let mut jobs = vec![];
+    for (tile, queries) in tiles.iter().enumerate() {
+        jobs.extend(spans(queries.shape, queries.start, &queries.rows).map(|index| (tile, index)));
+    }
+    let longest = tiles.iter().map(Queries::count).max().unwrap_or(0);
+    let stride = longest * partial_len(cache.head_dim);
+    let mut partials = vec![0.0; jobs.len() * stride];
+    pool.for_each_chunk(&mut partials, stride.max(1), |job, partial| {
+        let (tile, index) = jobs[job];
+        let len = tiles[tile].count() * partial_len(cache.head_dim);
+        // SAFETY: the table is that of an available ISA.
+        unsafe { (ops.attend)(&tiles[tile], cache, span(index), &mut partial[..len]) };
+    });
+    let mut first = 0;
+    for queries in tiles {
+        let count = spans(queries.shape, queries.start, &queries.rows).len();
+        let len = queries.count() * partial_len(cache.head_dim);
+        let own: Vec<f32> = partials[first * stride..(first + count) * stride]
+            .chunks_exact(stride)
+            .flat_map(|partial| partial[..len].iter().copied())
+            .collect();
+        merge_all(ops, queries, &own, out);
+        first += count;
+    }
+}
+
+/// The spans that any of the rows sees.
+fn spans(shape: &AttentionShape, start: usize, rows: &Range<usize>) -> Range<usize> {
+    let first = visible(shape, start + rows.start).start;
+    let last = start + rows.end;
+    first / SPAN..last.div_ceil(SPAN)
+}
+
+fn span(index: usize) -> Span {
+    Span {
+        from: index * SPAN,
+        to: (index + 1) * SPAN,
+    }
+}
+
+/// Merges `[span][query][partial]` into the output of each query.
+fn merge_all(ops: &Ops, queries: &Queries, partials: &[f32], out: &Output) {
+    let stride = partial_len(queries.shape.head_dim);
+    let mut own = vec![];
+    for m in 0..queries.count() {
+        own.clear();
+        for span in partials.chunks_exact(queries.count() * stride) {
+            own.extend_from_slice(&span[m * stride..(m + 1) * stride]);
+        }
+        let (row, head) = queries.place(m);
+        // SAFETY: each query's output belongs to the task that has the query; the table is that of
+        // an available ISA.
+        unsafe { (ops.merge)(&own, out.of(row, head)) };
+    }
+}
+
+/// The output, of which each task writes the parts of its own queries.
+struct Output {
+    data: *mut f32,
+    heads: usize,
+    head_dim: usize,
+}
+
+// SAFETY: tasks write disjoint parts, as `of` demands.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// # Safety
+    /// `row` and `head` must be within the output, and no other reference to this part alive.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn of(&self, row: usize, head: usize) -> &mut [f32] {
+        // SAFETY: `[row][heads][head_dim]`, as the caller promises.
+        unsafe {
+            let start = self.data.add((row * self.heads + head) * self.head_dim);
+            std::slice::from_raw_parts_mut(start, self.head_dim)
+        }
+    }
+}

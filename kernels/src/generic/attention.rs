@@ -1,0 +1,565 @@
+//! Attention with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), in spans of
+//! positions whose results merge in order (Flash-Decoding, Dao et al. 2023).
+//!
+//! Spans and chunks start at absolute positions, and queries do not mix: a query gives the same bits
+//! alone or in a batch, on one thread or many.
+
+use super::lanes::{LANES, Lanes, load_part, map_lanes};
+use super::math;
+use crate::engine::AttentionShape;
+use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, Store};
+use std::ops::Range;
+
+/// Positions of a span.
+pub(crate) const SPAN: usize = 512;
+
+/// Queries that should share one load of keys and values: enough for the loads not to matter, few
+/// enough for their scores and accumulators to stay in L1.
+pub(crate) const QUERIES: usize = 24;
+
+/// Some rows of queries and the head of keys and values that they look at.
+pub(crate) struct Queries<'a> {
+    pub shape: &'a AttentionShape,
+    /// `[row][heads · head_dim]`, row `i` at position `start + i`.
+    pub data: &'a [f32],
+    pub start: usize,
+    pub rows: Range<usize>,
+    pub kv_head: usize,
+}
+
+/// Positions of which a partial result is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub from: usize,
+    pub to: usize,
+}
+
+impl Queries<'_> {
+    fn group(&self) -> usize {
+        self.shape.heads / self.shape.kv_heads
+    }
+
+    /// Number of queries: rows times heads of the group.
+    pub fn count(&self) -> usize {
+        self.rows.len() * self.group()
+    }
+
+    /// Row and query head of query `m`.
+    pub fn place(&self, m: usize) -> (usize, usize) {
+        let group = self.group();
+        (
+            self.rows.start + m / group,
+            self.kv_head * group + m % group,
+        )
+    }
+
+    fn query(&self, m: usize) -> &[f32] {
+        let (row, head) = self.place(m);
+        &self.data[(row * self.shape.heads + head) * self.shape.head_dim..][..self.shape.head_dim]
+    }
+
+    /// Positions that query `m` sees.
+    fn visible(&self, m: usize) -> Range<usize> {
+        let position = self.start + self.place(m).0;
+        visible(self.shape, position)
+    }
+}
+
+/// Positions that a query at `position` sees.
+pub(crate) fn visible(shape: &AttentionShape, position: usize) -> Range<usize> {
+    let from = shape
+        .window
+        .map_or(0, |window| (position + 1).saturating_sub(window));
+    from..position + 1
+}
+
+/// Floats of a partial result: the accumulator, the largest score, the sum of exponentials.
+pub(crate) fn partial_len(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES) + 2
+}
+
+/// A stored element, read 16 at a time.
+trait Element: Copy {
+    /// # Safety
+    /// The ISA of `L`; `from` good for 16 elements.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const f32) -> L {
+        // SAFETY: the caller's promises.
+        unsafe { L::load(from) }
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const u16) -> L {
+        // SAFETY: the caller's promises.
+        unsafe { L::load_f16(from) }
+    }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const i8) -> L {
+        // SAFETY: the caller's promises.
+        unsafe { L::load_i8(from) }
+    }
+}
+
+/// Keys and values of one head.
+struct Head<'a, E> {
+    keys: &'a [E],
+    values: &'a [E],
+    /// Scales of keys and of values, for INT8.
+    scales: Option<(&'a [f32], &'a [f32])>,
+    head_dim: usize,
+}
+
+/// The partial results of all queries over the positions of a span, `[query][partial_len]`.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn attend<L: Lanes>(
+    queries: &Queries,
+    cache: &KvLayer,
+    span: Span,
+    partial: &mut [f32],
+) {
+    let head = queries.kv_head;
+    let keys = cache.key_at(head, 0)..cache.key_at(head + 1, 0);
+    let values = cache.value_at(head, 0)..cache.value_at(head + 1, 0);
+    let head_dim = cache.head_dim;
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        match &cache.store {
+            Store::F32 { keys: k, values: v } => {
+                let (keys, values) = (&k[keys], &v[values]);
+                attend_head::<L, f32>(
+                    queries,
+                    &Head {
+                        keys,
+                        values,
+                        scales: None,
+                        head_dim,
+                    },
+                    span,
+                    partial,
+                );
+            }
+            Store::F16 { keys: k, values: v } => {
+                let (keys, values) = (&k[keys], &v[values]);
+                attend_head::<L, u16>(
+                    queries,
+                    &Head {
+                        keys,
+                        values,
+                        scales: None,
+                        head_dim,
+                    },
+                    span,
+                    partial,
+                );
+            }
+            Store::Q8 {
+                keys: k,
+                values: v,
+                key_scales,
+                value_scales,
+            } => {
+                let (keys, values) = (&k[keys], &v[values]);
+                let own = head * cache.padded_capacity..(head + 1) * cache.padded_capacity;
+                let scales = Some((&key_scales[own.clone()], &value_scales[own]));
+                attend_head::<L, i8>(
+                    queries,
+                    &Head {
+                        keys,
+                        values,
+                        scales,
+                        head_dim,
+                    },
+                    span,
+                    partial,
+                );
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn attend_head<L: Lanes, E: Element>(
+    queries: &Queries,
+    head: &Head<E>,
+    span: Span,
+    partial: &mut [f32],
+) {
+    let count = queries.count();
+    let stride = partial_len(head.head_dim);
+    assert!(partial.len() == count * stride);
+    for state in partial.chunks_exact_mut(stride) {
+        state.fill(0.0);
+        state[stride - 2] = f32::NEG_INFINITY;
+    }
+    let seen = (0..count).map(|m| queries.visible(m));
+    let seen = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+    let seen = seen.unwrap_or(0..0);
+    let (first, end) = (span.from.max(seen.start), span.to.min(seen.end));
+    assert!(
+        end * head.head_dim <= head.keys.len(),
+        "queries beyond the cache"
+    );
+    let mut weights = vec![[0.0f32; CHUNK]; count];
+    for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
+        // SAFETY: the caller has the ISA; chunks end within the padded capacity.
+        unsafe {
+            scores::<L, E>(queries, head, chunk, &mut weights);
+            for m in 0..count {
+                let visible = queries.visible(m);
+                let from = visible.start.max(span.from).clamp(chunk, chunk + CHUNK) - chunk;
+                let to = visible.end.min(span.to).clamp(chunk, chunk + CHUNK) - chunk;
+                let state = &mut partial[m * stride..][..stride];
+                online_softmax::<L>(queries.shape, &mut weights[m], from..to.max(from), state);
+                if let Some((_, scales)) = head.scales {
+                    let scales = &scales[chunk..chunk + CHUNK];
+                    map_lanes::<L>(&mut weights[m], |w, i| {
+                        w.mul(L::load(scales.as_ptr().add(i)))
+                    });
+                }
+            }
+            weighted_values::<L, E>(head, chunk, &weights, partial);
+        }
+    }
+}
+
+/// Dot products of all queries with the keys of a chunk.
+///
+/// # Safety
+/// The ISA of `L`; `chunk + CHUNK` positions in the head.
+#[inline(always)]
+unsafe fn scores<L: Lanes, E: Element>(
+    queries: &Queries,
+    head: &Head<E>,
+    chunk: usize,
+    out: &mut [[f32; CHUNK]],
+) {
+    let count = queries.count();
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut m = 0;
+        while m + 6 <= count && L::WIDE {
+            scores_tile::<L, E, 6>(queries, head, chunk, m, out);
+            m += 6;
+        }
+        while m + 3 <= count {
+            scores_tile::<L, E, 3>(queries, head, chunk, m, out);
+            m += 3;
+        }
+        while m < count {
+            scores_tile::<L, E, 1>(queries, head, chunk, m, out);
+            m += 1;
+        }
+    }
+}
+
+/// [`scores`] of `M` queries from `first` on: two blocks of 16 keys at a time.
+///
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+unsafe fn scores_tile<L: Lanes, E: Element, const M: usize>(
+    queries: &Queries,
+    head: &Head<E>,
+    chunk: usize,
+    first: usize,
+    out: &mut [[f32; CHUNK]],
+) {
+    let query: [*const f32; M] = std::array::from_fn(|m| queries.query(first + m).as_ptr());
+    for pair in 0..CHUNK / KEY_BLOCK / 2 {
+        let position = chunk + pair * 2 * KEY_BLOCK;
+        // SAFETY: the blocks end within the head's keys; a query has `head_dim` floats.
+        unsafe {
+            let keys = head.keys.as_ptr().add(position * head.head_dim);
+            let next = keys.add(KEY_BLOCK * head.head_dim);
+            let mut sums = [[L::splat(0.0); 2]; M];
+            for d in 0..head.head_dim {
+                let (a, b) = (
+                    E::load::<L>(keys.add(d * LANES)),
+                    E::load::<L>(next.add(d * LANES)),
+                );
+                for (sums, query) in sums.iter_mut().zip(query) {
+                    let q = L::splat(*query.add(d));
+                    *sums = [a.fma(q, sums[0]), b.fma(q, sums[1])];
+                }
+            }
+            for (m, sums) in sums.into_iter().enumerate() {
+                for (block, mut sum) in sums.into_iter().enumerate() {
+                    let at = block * KEY_BLOCK;
+                    if let Some((scales, _)) = head.scales {
+                        sum = sum.mul(L::load(scales[position + at..][..LANES].as_ptr()));
+                    }
+                    let out = &mut out[first + m][pair * 2 * KEY_BLOCK + at..][..LANES];
+                    sum.store(out.as_mut_ptr());
+                }
+            }
+        }
+    }
+}
+
+/// Turns the scores of a chunk into weights relative to the largest score so far, and brings the
+/// state up to it. Positions outside `seen` get weight zero.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn online_softmax<L: Lanes>(
+    shape: &AttentionShape,
+    weights: &mut [f32; CHUNK],
+    seen: Range<usize>,
+    state: &mut [f32],
+) {
+    if seen.is_empty() {
+        weights.fill(0.0);
+        return;
+    }
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        map_lanes::<L>(weights, |x, _| x.mul(L::splat(shape.scale)));
+        if let Some(cap) = shape.softcap {
+            let cap = L::splat(cap);
+            map_lanes::<L>(weights, |x, _| math::tanh(x.div(cap)).mul(cap));
+        }
+        weights[..seen.start].fill(f32::NEG_INFINITY);
+        weights[seen.end..].fill(f32::NEG_INFINITY);
+        let mut largest = L::load(weights.as_ptr());
+        for i in (LANES..CHUNK).step_by(LANES) {
+            largest = largest.max(L::load(weights.as_ptr().add(i)));
+        }
+        let (accumulator, rest) = state.split_at_mut(state.len() - 2);
+        let [before, sum] = rest else {
+            unreachable!("a state ends in two floats")
+        };
+        let largest = largest.largest();
+        let now = if largest > *before { largest } else { *before };
+        map_lanes::<L>(weights, |x, _| math::exp(x.sub(L::splat(now))));
+        weights[..seen.start].fill(0.0);
+        weights[seen.end..].fill(0.0);
+        let mut total = L::load(weights.as_ptr());
+        for i in (LANES..CHUNK).step_by(LANES) {
+            total = total.add(L::load(weights.as_ptr().add(i)));
+        }
+        if now > *before {
+            let mut factor = [0.0f32; LANES];
+            if *before > f32::NEG_INFINITY {
+                math::exp(L::splat(*before - now)).store(factor.as_mut_ptr());
+            }
+            map_lanes::<L>(accumulator, |x, _| x.mul(L::splat(factor[0])));
+            *sum *= factor[0];
+            *before = now;
+        }
+        *sum += total.sum();
+    }
+}
+
+/// Adds the weighted values of a chunk to the accumulators.
+///
+/// # Safety
+/// The ISA of `L`; `chunk + CHUNK` positions in the head.
+#[inline(always)]
+unsafe fn weighted_values<L: Lanes, E: Element>(
+    head: &Head<E>,
+    chunk: usize,
+    weights: &[[f32; CHUNK]],
+    partial: &mut [f32],
+) {
+    let count = weights.len();
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut m = 0;
+        while m + 6 <= count && L::WIDE {
+            values_tile::<L, E, 6>(head, chunk, weights, m, partial);
+            m += 6;
+        }
+        while m + 3 <= count {
+            values_tile::<L, E, 3>(head, chunk, weights, m, partial);
+            m += 3;
+        }
+        while m < count {
+            values_tile::<L, E, 1>(head, chunk, weights, m, partial);
+            m += 1;
+        }
+    }
+}
+
+/// [`weighted_values`] of `M` queries from `first` on: 32 dimensions at a time, or 16.
+///
+/// # Safety
+/// As [`weighted_values`].
+#[inline(always)]
+unsafe fn values_tile<L: Lanes, E: Element, const M: usize>(
+    head: &Head<E>,
+    chunk: usize,
+    weights: &[[f32; CHUNK]],
+    first: usize,
+    partial: &mut [f32],
+) {
+    let width = head.head_dim.next_multiple_of(LANES);
+    let stride = partial_len(head.head_dim);
+    // SAFETY: rows of `width` elements for each position of the chunk; accumulators of `width`.
+    unsafe {
+        let values = head.values[chunk * width..][..CHUNK * width].as_ptr();
+        let out = partial[first * stride..][..M * stride].as_mut_ptr();
+        let mut d = 0;
+        while d < width {
+            let pair = d + LANES < width;
+            let second = if pair { d + LANES } else { d };
+            let mut sums = [[L::splat(0.0); 2]; M];
+            for (m, sums) in sums.iter_mut().enumerate() {
+                let out = out.add(m * stride);
+                *sums = [L::load(out.add(d)), L::load(out.add(second))];
+            }
+            for j in 0..CHUNK {
+                let row = values.add(j * width);
+                let (a, b) = (E::load::<L>(row.add(d)), E::load::<L>(row.add(second)));
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let w = L::splat(weights[first + m][j]);
+                    *sums = [a.fma(w, sums[0]), b.fma(w, sums[1])];
+                }
+            }
+            for (m, sums) in sums.into_iter().enumerate() {
+                let out = out.add(m * stride);
+                sums[0].store(out.add(d));
+                if pair {
+                    sums[1].store(out.add(second));
+                }
+            }
+            d = second + LANES;
+        }
+    }
+}
+
+/// Merges the partial results of one query, in order of their spans, into its output.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], out: &mut [f32]) {
+    let stride = partial_len(out.len());
+    let largest = |largest: f32, part: &[f32]| {
+        if part[stride - 2] > largest {
+            part[stride - 2]
+        } else {
+            largest
+        }
+    };
+    let largest = partials
+        .chunks_exact(stride)
+        .fold(f32::NEG_INFINITY, largest);
+    out.fill(0.0);
+    let mut sum = 0.0;
+    for part in partials.chunks_exact(stride) {
+        if part[stride - 2] == f32::NEG_INFINITY {
+            continue;
+        }
+        let mut factor = [0.0f32; LANES];
+        // SAFETY: the caller has the ISA; an accumulator has `out.len()` floats, padded to 16.
+        unsafe {
+            math::exp(L::splat(part[stride - 2] - largest)).store(factor.as_mut_ptr());
+            let factor = L::splat(factor[0]);
+            map_lanes::<L>(out, |x, i| L::load(part.as_ptr().add(i)).fma(factor, x));
+        }
+        sum += part[stride - 1] * factor[0];
+    }
+    // SAFETY: the caller has the ISA.
+    unsafe { map_lanes::<L>(out, |x, _| x.div(L::splat(sum))) };
+}
+
+/// Stores the key and the value of one position and head.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn kv_store<L: Lanes>(
+    cache: &mut KvLayer,
+    position: usize,
+    kv_head: usize,
+    key: &[f32],
+    value: &[f32],
+) {
+    let (key_at, value_at) = (
+        cache.key_at(kv_head, position),
+        cache.value_at(kv_head, position),
+    );
+    let at = kv_head * cache.padded_capacity + position;
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        match &mut cache.store {
+            Store::F32 { keys, values } => {
+                scatter(key, &mut keys[key_at..]);
+                values[value_at..][..value.len()].copy_from_slice(value);
+            }
+            Store::F16 { keys, values } => {
+                for from in (0..key.len()).step_by(LANES) {
+                    let len = LANES.min(key.len() - from);
+                    let mut halves = [0u16; LANES];
+                    load_part::<L>(key[from..].as_ptr(), len).store_f16(halves.as_mut_ptr());
+                    scatter(&halves[..len], &mut keys[key_at + from * KEY_BLOCK..]);
+                    let row = &mut values[value_at + from..][..LANES];
+                    load_part::<L>(value[from..].as_ptr(), len).store_f16(row.as_mut_ptr());
+                }
+            }
+            Store::Q8 {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            } => {
+                key_scales[at] = quantize::<L>(key, |from, codes| {
+                    let len = LANES.min(key.len() - from);
+                    scatter(&codes[..len], &mut keys[key_at + from * KEY_BLOCK..]);
+                });
+                value_scales[at] = quantize::<L>(value, |from, codes| {
+                    values[value_at + from..][..LANES].copy_from_slice(codes);
+                });
+            }
+        }
+    }
+}
+
+/// Puts the dimensions of a key into a block.
+fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
+    for (d, &x) in key.iter().enumerate() {
+        block[d * KEY_BLOCK] = x;
+    }
+}
+
+/// Quantizes a vector to INT8, 16 codes at a time, and returns the scale.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn quantize<L: Lanes>(x: &[f32], mut put: impl FnMut(usize, &[i8; LANES])) -> f32 {
+    let largest = x
+        .iter()
+        .fold(0.0f32, |a, &x| if x.abs() > a { x.abs() } else { a });
+    let usable = (1e-30..=f32::MAX).contains(&largest);
+    let inverse = if usable { 127.0 / largest } else { 0.0 };
+    for from in (0..x.len()).step_by(LANES) {
+        let mut codes = [0i8; LANES];
+        if usable {
+            // SAFETY: the caller has the ISA; at most 16 floats are left.
+            unsafe {
+                let part = load_part::<L>(x[from..].as_ptr(), LANES.min(x.len() - from));
+                part.mul(L::splat(inverse))
+                    .round()
+                    .store_i8(codes.as_mut_ptr());
+            }
+        }
+        put(from, &codes);
+    }
+    if usable { largest / 127.0 } else { 0.0 }
+}

@@ -1,0 +1,118 @@
+//! Elementary functions on lanes, from basic operations alone, so that they give the same bits
+//! everywhere.
+
+use super::lanes::Lanes;
+
+/// `exp(x)`, relative error below 2e-7 for -87 < x < 88, clamped to the ends of that range.
+///
+/// Cody-Waite reduction `x = n · ln 2 + r`, then a polynomial in r (Cephes `expf`).
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let x = x.max(L::splat(-87.0)).min(L::splat(88.0));
+        let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
+        let r = n.fma(L::splat(-0.693_359_4), x);
+        let r = n.fma(L::splat(2.121_944_4e-4), r);
+        let mut p = L::splat(1.987_569_1e-4);
+        for c in [
+            1.398_199_9e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            0.166_666_65,
+            0.5,
+        ] {
+            p = p.fma(r, L::splat(c));
+        }
+        let p = p.fma(r.mul(r), r).add(L::splat(1.0));
+        p.mul(n.exp2_integer())
+    }
+}
+
+/// `x / (1 + exp(-y))`
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn times_sigmoid<L: Lanes>(x: L, y: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let e = exp(L::splat(0.0).sub(y));
+        x.div(e.add(L::splat(1.0)))
+    }
+}
+
+/// `x · sigmoid(x)`
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn silu<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe { times_sigmoid(x, x) }
+}
+
+/// GELU by the tanh approximation (Hendrycks and Gimpel 2016), as `x · sigmoid(2 u)`.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn gelu_tanh<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let cubic = x.mul(x).fma(L::splat(0.044_715), L::splat(1.0)).mul(x);
+        times_sigmoid(x, cubic.mul(L::splat(2.0 * 0.797_884_6)))
+    }
+}
+
+/// GELU with the error function, absolute error below 1e-6 · (1 + |x|).
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn gelu<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let erf = erf(x.mul(L::splat(std::f32::consts::FRAC_1_SQRT_2)));
+        x.mul(L::splat(0.5)).mul(erf.add(L::splat(1.0)))
+    }
+}
+
+/// The error function (Abramowitz and Stegun 7.1.26), absolute error below 5e-7.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn erf<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let one = L::splat(1.0);
+        let magnitude = x.abs();
+        let t = one.div(magnitude.fma(L::splat(0.327_591_1), one));
+        let mut p = L::splat(1.061_405_4);
+        for c in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
+            p = p.fma(t, L::splat(c));
+        }
+        let tail = p
+            .mul(t)
+            .mul(exp(L::splat(0.0).sub(magnitude.mul(magnitude))));
+        one.sub(tail).copy_sign(x)
+    }
+}
+
+/// `tanh(x)`, absolute error below 2e-7.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn tanh<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let one = L::splat(1.0);
+        let e = exp(x.abs().mul(L::splat(-2.0)));
+        one.sub(e).div(one.add(e)).copy_sign(x)
+    }
+}

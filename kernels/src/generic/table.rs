@@ -1,0 +1,84 @@
+//! The float operations of each ISA, in one table.
+
+use crate::engine::Activation;
+use crate::generic::attention::{Queries, Span};
+use crate::isa::Isa;
+use crate::kv::KvLayer;
+
+/// Float operations on one row (a token, a head or any run of floats).
+///
+/// # Safety
+/// Each needs the ISA whose table it is from.
+pub(crate) struct Ops {
+    pub rms_norm: unsafe fn(x: &mut [f32], weight: &[f32], eps: f32),
+    pub layer_norm: unsafe fn(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32),
+    pub softmax: unsafe fn(x: &mut [f32]),
+    pub activate: unsafe fn(activation: Activation, x: &mut [f32]),
+    pub activate_gated: unsafe fn(activation: Activation, gate: &mut [f32], up: &[f32]),
+    pub add: unsafe fn(x: &mut [f32], y: &[f32]),
+    pub softcap: unsafe fn(x: &mut [f32], cap: f32),
+    pub rope: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
+    pub quantize_row: unsafe fn(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]),
+    pub kv_store:
+        unsafe fn(cache: &mut KvLayer, position: usize, kv_head: usize, key: &[f32], value: &[f32]),
+    pub attend: unsafe fn(queries: &Queries, cache: &KvLayer, span: Span, partial: &mut [f32]),
+    pub merge: unsafe fn(partials: &[f32], out: &mut [f32]),
+}
+
+/// A table whose functions are compiled with `$features` over the lanes `$lanes`.
+macro_rules! ops_table {
+    ($lanes:ty $(, $features:literal)?) => {
+        $crate::generic::ops_table!(@table $lanes, [$(#[target_feature(enable = $features)])?],
+            rms_norm = norm::rms_norm(x: &mut [f32], weight: &[f32], eps: f32);
+            layer_norm = norm::layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
+            softmax = norm::softmax(x: &mut [f32]);
+            activate = elementwise::activate(activation: $crate::engine::Activation, x: &mut [f32]);
+            activate_gated = elementwise::activate_gated(
+                activation: $crate::engine::Activation, gate: &mut [f32], up: &[f32]);
+            add = elementwise::add(x: &mut [f32], y: &[f32]);
+            softcap = elementwise::softcap(x: &mut [f32], cap: f32);
+            rope = elementwise::rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
+            quantize_row = quantize::quantize_row(
+                x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
+            kv_store = attention::kv_store(
+                cache: &mut $crate::kv::KvLayer, position: usize, kv_head: usize,
+                key: &[f32], value: &[f32]);
+            attend = attention::attend(
+                queries: &$crate::generic::attention::Queries, cache: &$crate::kv::KvLayer,
+                span: $crate::generic::attention::Span, partial: &mut [f32]);
+            merge = attention::merge(partials: &[f32], out: &mut [f32]);
+        );
+    };
+    (@table $lanes:ty, $features:tt,
+        $($name:ident = $module:ident :: $function:ident ($($arg:ident : $type:ty),*);)*) => {
+        pub(crate) static OPS: $crate::generic::Ops = $crate::generic::Ops {
+            $($name: {
+                $crate::generic::ops_table!(@function $features, $lanes, $module, $function,
+                    ($($arg: $type),*));
+                $function
+            },)*
+        };
+    };
+    (@function [$(#[$feature:meta])?], $lanes:ty, $module:ident, $function:ident,
+        ($($arg:ident : $type:ty),*)) => {
+        $(#[$feature])?
+        unsafe fn $function($($arg: $type),*) {
+            // SAFETY: the caller has the ISA; the features are enabled here.
+            unsafe { $crate::generic::$module::$function::<$lanes>($($arg),*) }
+        }
+    };
+}
+pub(crate) use ops_table;
+
+/// The float operations of an ISA; the scalar ones for an ISA of another architecture.
+pub(crate) fn ops(isa: Isa) -> &'static Ops {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::AvxVnni => &crate::x86_64::avx2::OPS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => &crate::x86_64::avx512vnni::OPS,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::DotProd | Isa::I8mm => &crate::aarch64::neon::OPS,
+        _ => &crate::scalar::OPS,
+    }
+}

@@ -1,0 +1,125 @@
+//! Sixteen floats in an array.
+
+use crate::generic::lanes::{LANES, Lanes};
+use half::f16;
+use std::array::from_fn;
+
+/// Plain floats.
+#[derive(Clone, Copy)]
+pub(crate) struct Array([f32; LANES]);
+
+impl Array {
+    fn zip(self, b: Self, op: impl Fn(f32, f32) -> f32) -> Self {
+        Array(from_fn(|i| op(self.0[i], b.0[i])))
+    }
+
+    fn tree(self, op: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = self.0;
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] = op(lanes[i], lanes[i + half]);
+            }
+        }
+        lanes[0]
+    }
+}
+
+fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+impl Lanes for Array {
+    unsafe fn splat(x: f32) -> Self {
+        Array([x; LANES])
+    }
+
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: good for 16 floats, as the trait demands.
+        Array(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
+    }
+
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: good for 16 floats, as the trait demands.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: good for 16 halves, as the trait demands.
+        let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        Array(bits.map(|bits| f16::from_bits(bits).to_f32()))
+    }
+
+    unsafe fn store_f16(self, to: *mut u16) {
+        let bits = self.0.map(|x| f16::from_f32(x).to_bits());
+        // SAFETY: good for 16 halves, as the trait demands.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(bits) }
+    }
+
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: good for 16 bytes, as the trait demands.
+        Array(unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
+    }
+
+    unsafe fn store_i8(self, to: *mut i8) {
+        // SAFETY: good for 16 bytes, as the trait demands.
+        unsafe {
+            to.cast::<[i8; LANES]>()
+                .write_unaligned(self.0.map(|x| x as i8))
+        }
+    }
+
+    unsafe fn add(self, b: Self) -> Self {
+        self.zip(b, |a, b| a + b)
+    }
+
+    unsafe fn sub(self, b: Self) -> Self {
+        self.zip(b, |a, b| a - b)
+    }
+
+    unsafe fn mul(self, b: Self) -> Self {
+        self.zip(b, |a, b| a * b)
+    }
+
+    unsafe fn div(self, b: Self) -> Self {
+        self.zip(b, |a, b| a / b)
+    }
+
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        Array(from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+    }
+
+    unsafe fn max(self, b: Self) -> Self {
+        self.zip(b, greater)
+    }
+
+    unsafe fn min(self, b: Self) -> Self {
+        self.zip(b, |a, b| if a < b { a } else { b })
+    }
+
+    unsafe fn abs(self) -> Self {
+        Array(self.0.map(f32::abs))
+    }
+
+    unsafe fn copy_sign(self, sign: Self) -> Self {
+        self.zip(sign, f32::copysign)
+    }
+
+    unsafe fn round(self) -> Self {
+        Array(self.0.map(f32::round_ties_even))
+    }
+
+    unsafe fn exp2_integer(self) -> Self {
+        Array(
+            self.0
+                .map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23)),
+        )
+    }
+
+    unsafe fn sum(self) -> f32 {
+        self.tree(|a, b| a + b)
+    }
+
+    unsafe fn largest(self) -> f32 {
+        self.tree(greater)
+    }
+}

@@ -1,0 +1,7 @@
+//! Loops with 256-bit vectors, shared by the ISAs that have no wider ones.
+
+mod lanes;
+pub(super) mod matmul;
+
+pub(crate) use lanes::Ymm;
+pub(super) use lanes::{largest, sum};

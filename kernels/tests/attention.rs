@@ -1,0 +1,218 @@
+//! Attention: every ISA and thread count against scalar, bit for bit; scalar against plain softmax
+//! attention in f64; a row alone against the same row in a batch.
+
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::kv::{KvKind, KvLayer};
+use kinglet_kernels::pool::ThreadPool;
+use kinglet_kernels::{AttentionShape, Engine};
+
+/// Keys, values and queries of a made-up sequence.
+struct Case {
+    shape: AttentionShape,
+    positions: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    queries: Vec<f32>,
+}
+
+fn wave(len: usize, step: f32, size: f32) -> Vec<f32> {
+    (0..len)
+        .map(|i| ((i as f32) * step).sin() * size + ((i * i % 101) as f32) * 0.01)
+        .collect()
+}
+
+impl Case {
+    fn new(shape: AttentionShape, positions: usize) -> Case {
+        let width = shape.kv_heads * shape.head_dim;
+        Case {
+            shape,
+            positions,
+            keys: wave(positions * width, 0.7, 1.5),
+            values: wave(positions * width, 1.3, 2.0),
+            queries: wave(positions * shape.heads * shape.head_dim, 0.31, 1.0),
+        }
+    }
+
+    /// Attention of the rows from `start` on, after storing all before and with them in `batches`.
+    fn run(&self, isa: Isa, threads: usize, kind: KvKind, start: usize, batch: usize) -> Vec<f32> {
+        let engine = Engine::new(isa, ThreadPool::new(threads));
+        let shape = &self.shape;
+        let mut cache = KvLayer::new(kind, shape.kv_heads, shape.head_dim, self.positions);
+        let (kv, width) = (
+            shape.kv_heads * shape.head_dim,
+            shape.heads * shape.head_dim,
+        );
+        engine.kv_append(
+            &mut cache,
+            0,
+            &self.keys[..start * kv],
+            &self.values[..start * kv],
+        );
+        let mut out = vec![f32::NAN; (self.positions - start) * width];
+        let mut at = start;
+        while at < self.positions {
+            let end = self.positions.min(at + batch);
+            let rows = at * kv..end * kv;
+            engine.kv_append(&mut cache, at, &self.keys[rows.clone()], &self.values[rows]);
+            let queries = &self.queries[at * width..end * width];
+            let out = &mut out[(at - start) * width..(end - start) * width];
+            engine.attention(shape, queries, at, &cache, out);
+            at = end;
+        }
+        out
+    }
+
+    /// Plain softmax attention in f64.
+    fn reference(&self, start: usize) -> Vec<f64> {
+        let shape = &self.shape;
+        let dim = shape.head_dim;
+        let mut out = vec![];
+        for row in start..self.positions {
+            for head in 0..shape.heads {
+                let kv_head = head / (shape.heads / shape.kv_heads);
+                let from = shape.window.map_or(0, |w| (row + 1).saturating_sub(w));
+                let query = &self.queries[(row * shape.heads + head) * dim..][..dim];
+                let at = |p: usize| (p * shape.kv_heads + kv_head) * dim;
+                let scores: Vec<f64> = (from..=row)
+                    .map(|p| {
+                        let dot: f64 = (0..dim)
+                            .map(|d| f64::from(query[d]) * f64::from(self.keys[at(p) + d]))
+                            .sum();
+                        let score = dot * f64::from(shape.scale);
+                        shape
+                            .softcap
+                            .map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh())
+                    })
+                    .collect();
+                let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                out.extend((0..dim).map(|d| {
+                    let terms = weights.iter().zip(from..=row);
+                    terms
+                        .map(|(w, p)| w * f64::from(self.values[at(p) + d]))
+                        .sum::<f64>()
+                        / sum
+                }));
+            }
+        }
+        out
+    }
+}
+
+fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale,
+        window: None,
+        softcap: None,
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn check(case: &Case, start: usize) {
+    let label = format!(
+        "{:?}, {} positions from {start}",
+        case.shape, case.positions
+    );
+    for kind in KvKind::ALL {
+        let expected = case.run(Isa::Scalar, 1, kind, start, usize::MAX / 2);
+        // f32: rounding of sums of a thousand terms. f16: 2^-11 of keys (scores of up to about 10)
+        // and of values (up to 3). q8: 1/254 of the largest key and value.
+        let tolerance = match kind {
+            KvKind::F32 => 1e-4,
+            KvKind::F16 => 2e-2,
+            KvKind::Q8 => 3e-1,
+        };
+        for (got, want) in expected.iter().zip(case.reference(start)) {
+            assert!(
+                (f64::from(*got) - want).abs() < tolerance,
+                "{label}, {kind}: {got}, {want}"
+            );
+        }
+        for isa in Isa::available() {
+            for (threads, batch) in [(1, 1), (3, 1), (3, 7), (2, usize::MAX / 2)] {
+                if isa == Isa::Scalar && threads == 3 {
+                    continue;
+                }
+                let got = case.run(isa, threads, kind, start, batch);
+                let same = got.iter().zip(&expected).all(|(a, b)| a == b);
+                assert!(
+                    same,
+                    "{label}, {kind}, {isa}, {threads} threads, batches of {batch}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn head_sizes_and_groups() {
+    for (heads, kv_heads, head_dim) in [
+        (1, 1, 8),
+        (2, 1, 24),
+        (9, 3, 64),
+        (8, 1, 80),
+        (2, 2, 96),
+        (4, 1, 256),
+        (30, 1, 16),
+    ] {
+        check(&Case::new(shape(heads, kv_heads, head_dim), 70), 60);
+    }
+}
+
+#[test]
+fn chunk_and_span_edges() {
+    for (positions, start) in [
+        (1, 0),
+        (16, 0),
+        (63, 62),
+        (65, 63),
+        (129, 120),
+        (513, 508),
+        (1100, 1095),
+    ] {
+        check(&Case::new(shape(2, 1, 24), positions), start);
+    }
+}
+
+#[test]
+fn windows_and_softcaps() {
+    for window in [1, 7, 64, 512] {
+        let shape = AttentionShape {
+            window: Some(window),
+            ..shape(4, 2, 32)
+        };
+        check(&Case::new(shape, 600), 590);
+        check(&Case::new(shape, 70), 0);
+    }
+    let shape = AttentionShape {
+        softcap: Some(5.0),
+        ..shape(2, 2, 16)
+    };
+    check(&Case::new(shape, 40), 30);
+}
+
+#[test]
+fn scalar_rows_give_the_same_bits_alone_and_together() {
+    let case = Case::new(shape(6, 2, 40), 150);
+    let together = case.run(Isa::detect(), 2, KvKind::F16, 0, 150);
+    let alone = case.run(Isa::detect(), 1, KvKind::F16, 0, 1);
+    assert_eq!(bits(&together), bits(&alone));
+}
+
+#[test]
+fn cache_sizes_count_padding_and_scales() {
+    assert_eq!(KvKind::F16.bytes(2, 64, 64), Some(2 * 64 * 2 * 64 * 2));
+    assert_eq!(KvKind::F32.bytes(1, 8, 1), Some(64 * (8 + 16) * 4));
+    assert_eq!(KvKind::Q8.bytes(1, 16, 65), Some(128 * (32 + 8)));
+    assert_eq!(KvKind::F32.bytes(usize::MAX, 64, 64), None);
+    assert_eq!("q8".parse(), Ok(KvKind::Q8));
+    assert!("q4".parse::<KvKind>().is_err());
+}
