@@ -1,4 +1,13 @@
 //! Kinglet runs compressed language models on the CPUs that people own.
 
 pub mod config;
+mod error;
+pub mod eval;
 pub mod format;
+pub mod model;
+pub mod sampler;
+pub mod session;
+
+pub use error::Error;
+pub use model::Model;
+pub use session::{Session, SessionOptions};

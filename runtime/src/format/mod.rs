@@ -24,6 +24,15 @@
 //! | `layers.N.gate`, `layers.N.up` | intermediate × hidden | always |
 //! | `layers.N.down` | hidden × intermediate | always |
 
+mod mmap;
+pub mod names;
+mod reader;
+pub mod validate;
+mod writer;
+
+pub use reader::{MatrixHandle, ModelFile, TensorInfo};
+pub use writer::{Planned, Writer};
+
 use crate::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +45,13 @@ pub const CHAT_TEMPLATE: &str = "chat_template";
 pub const CHECKSUMS: &str = "checksums";
 /// The version that this library writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
+
+/// Data starts on a multiple of this.
+const DATA_ALIGN: usize = 4096;
+/// Lengths of tensors are multiples of this.
+const TENSOR_ALIGN: usize = 64;
+/// The longest header that is read: ten times that of a model of a thousand layers.
+const MAX_HEADER: usize = 16 << 20;
 
 /// The JSON document in the metadata of a `.kgl` file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,127 @@
+//! Everything that can go wrong in the runtime.
+
+use kinglet_kernels::isa::IsaError;
+use kinglet_kernels::packing::PackingError;
+use std::path::PathBuf;
+
+/// An error of the runtime. Each variant names the file, tensor or option, what was expected, what
+/// was found, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a `.kgl` file.
+    #[error("{}: {reason}", path.display())]
+    NotKinglet {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        reason: String,
+    },
+    /// The file has a version that this library does not know.
+    #[error(
+        "{}: format version {found}, but this kinglet reads up to {newest}: \
+         install a newer kinglet, or convert the model again",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// The newest version that can be read.
+        newest: u32,
+    },
+    /// The file contradicts itself or its format.
+    #[error("{}: {reason}: the file is damaged, convert or copy it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the tensor or field, what was expected and what was found.
+        reason: String,
+    },
+    /// The model's configuration makes no sense.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// A weight cannot be packed as asked.
+    #[error("tensor {name}: {source}")]
+    Packing {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        source: PackingError,
+    },
+    /// A context of no tokens, or one whose cache cannot be addressed.
+    #[error(
+        "a context of {context} tokens is not possible: \
+         choose 1 to {trained}, the positions that the model was trained for"
+    )]
+    Context {
+        /// Tokens asked for.
+        context: usize,
+        /// Positions that the model was trained for.
+        trained: usize,
+    },
+    /// Tokens that do not fit into the context.
+    #[error(
+        "{more} more tokens do not fit: the context of {context} tokens holds {held} already; \
+         choose a larger context (-c) or a shorter prompt"
+    )]
+    ContextFull {
+        /// Tokens that are there.
+        held: usize,
+        /// Tokens to add.
+        more: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
+    /// A token that the vocabulary lacks.
+    #[error("token {token} is not in the vocabulary of {vocab}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A next token was asked for before any was given.
+    #[error("there is nothing to continue: give at least one token")]
+    NoTokens,
+    /// A text too short to score.
+    #[error(
+        "the text has {found} tokens, fewer than one window of {window}: \
+         use a longer text or a shorter window (--ctx)"
+    )]
+    ShortText {
+        /// Its tokens.
+        found: usize,
+        /// Tokens of a window.
+        window: usize,
+    },
+    /// Models with different vocabularies cannot be compared.
+    #[error("the model has a vocabulary of {model} tokens, the reference one of {reference}")]
+    OtherVocabulary {
+        /// Of the model.
+        model: usize,
+        /// Of the reference.
+        reference: usize,
+    },
+    /// The chosen instruction set is unknown or not supported.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+}
+
+impl Error {
+    /// An input/output error of a file.
+    pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Error {
+        Error::Io {
+            path: path.into(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The mapping of a file: the only unsafe code above the kernels.
+
+use crate::error::Error;
+use memmap2::Mmap;
+use std::fs::File;
+use std::path::Path;
+
+/// A file mapped read-only, or bytes in memory that stand for one.
+pub(super) enum Mapped {
+    /// A mapped file.
+    File(Mmap),
+    /// Memory with the alignment of a mapping.
+    Memory(Vec<Page>),
+}
+
+/// 64 bytes at the alignment that packed weights need.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct Page([u64; 8]);
+
+impl Mapped {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> Result<Mapped, Error> {
+        let file = File::open(path).map_err(|source| Error::io(path, source))?;
+        let metadata = file.metadata().map_err(|source| Error::io(path, source))?;
+        if metadata.len() == 0 {
+            return Ok(Mapped::Memory(vec![]));
+        }
+        // SAFETY: the mapping is private and read-only, and is only read as plain numbers, for which
+        // every bit pattern is valid. A file that another process shortens while it is mapped ends
+        // this process by a signal (SIGBUS), and one that is rewritten gives other numbers; neither
+        // breaks memory safety of the indices used here, which all come from a validated copy of the
+        // header. Kinglet itself replaces files by rename, which leaves mappings as they are.
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
+        Ok(Mapped::File(map))
+    }
+
+    /// Copies bytes to memory with the alignment of a mapping. Bytes beyond a multiple of 64 are
+    /// kept through [`Mapped::bytes`]' length argument.
+    pub fn copy(bytes: &[u8]) -> Mapped {
+        let mut pages = vec![Page([0; 8]); bytes.len().div_ceil(64)];
+        bytemuck::cast_slice_mut::<Page, u8>(&mut pages)[..bytes.len()].copy_from_slice(bytes);
+        Mapped::Memory(pages)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Mapped::File(map) => map,
+            Mapped::Memory(pages) => bytemuck::cast_slice(pages),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Writing a `.kgl` file: the header first, then each tensor as it comes, atomically.
+
+use super::names::layer;
+use super::validate::{self, Stored};
+use super::{CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, TENSOR_ALIGN, TOKENIZER, VERSION};
+use crate::error::Error;
+use serde_json::{Map, Value, json};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// Writes one file. Tensors must come in the order of [`Writer::plan`], each in any number of
+/// pieces. Nothing appears under the final name before [`Writer::finish`]; dropping the writer
+/// removes what there is.
+pub struct Writer {
+    target: PathBuf,
+    temporary: PathBuf,
+    out: Option<BufWriter<File>>,
+    plan: Vec<Planned>,
+    next: usize,
+    written: usize,
+    hash: Xxh3,
+    checksums: Vec<u8>,
+    tokenizer: Vec<u8>,
+    chat_template: Vec<u8>,
+}
+
+/// A weight that is to be written.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Its name.
+    pub name: String,
+    /// How it is stored.
+    pub stored: Stored,
+}
+
+impl Writer {
+    /// Starts a file at `target`, through a temporary file beside it. `header`'s lengths of
+    /// tokenizer and template are set here.
+    ///
+    /// # Errors
+    /// A header that does not make sense, or a file that cannot be written.
+    pub fn create(
+        target: &Path,
+        mut header: Header,
+        tokenizer_json: &[u8],
+        chat_template: Option<&str>,
+    ) -> Result<Writer, Error> {
+        header.tokenizer_bytes = tokenizer_json.len();
+        header.chat_template_bytes = chat_template.map_or(0, str::len);
+        validate::header(&header).map_err(Error::Config)?;
+        let plan = plan(&header)?;
+        let bytes = encode(&header, &plan)?;
+        let temporary = temporary_path(target);
+        let file = File::create(&temporary).map_err(|e| Error::io(&temporary, e))?;
+        let mut writer = Writer {
+            target: target.to_owned(),
+            temporary,
+            out: Some(BufWriter::with_capacity(1 << 20, file)),
+            plan,
+            next: 0,
+            written: 0,
+            hash: Xxh3::new(),
+            checksums: xxh3_64(&bytes).to_le_bytes().to_vec(),
+            tokenizer: padded(tokenizer_json),
+            chat_template: padded(chat_template.unwrap_or_default().as_bytes()),
+        };
+        writer.put(&bytes)?;
+        Ok(writer)
+    }
+
+    /// The weights in the order in which they are to be written.
+    pub fn plan(&self) -> &[Planned] {
+        &self.plan
+    }
+
+    /// Writes the next bytes of the current weight; the next weight is current when all its bytes
+    /// are there.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    ///
+    /// # Panics
+    /// If there are more bytes than the plan has room for.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let planned = &self.plan[self.next];
+        self.written += bytes.len();
+        assert!(
+            self.written <= planned.stored.bytes(),
+            "more bytes than {} has",
+            planned.name
+        );
+        let complete = self.written == planned.stored.bytes();
+        self.hash.update(bytes);
+        self.put(bytes)?;
+        if complete {
+            self.close_tensor();
+            self.next += 1;
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes a whole vector, padded.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write_vector(&mut self, values: &[f32]) -> Result<(), Error> {
+        let mut padded = values.to_vec();
+        padded.resize(values.len().next_multiple_of(validate::VECTOR_STEP), 0.0);
+        let bytes: Vec<u8> = padded.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.write(&bytes)
+    }
+
+    /// Writes tokenizer, template and checksums, syncs, and gives the file its name. Returns its
+    /// length in bytes.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    ///
+    /// # Panics
+    /// If a weight is missing.
+    pub fn finish(mut self) -> Result<u64, Error> {
+        assert_eq!(self.next, self.plan.len(), "weights are missing");
+        for bytes in [
+            std::mem::take(&mut self.tokenizer),
+            std::mem::take(&mut self.chat_template),
+        ] {
+            if !bytes.is_empty() {
+                self.hash.update(&bytes);
+                self.put(&bytes)?;
+                self.close_tensor();
+            }
+        }
+        let checksums = padded(&std::mem::take(&mut self.checksums));
+        self.put(&checksums)?;
+        let at = |e| Error::io(&self.temporary, e);
+        let out = self.out.take().expect("open until finished");
+        let file = out.into_inner().map_err(|e| at(e.into_error()))?;
+        file.sync_all().map_err(at)?;
+        let length = file.metadata().map_err(at)?.len();
+        drop(file);
+        fs::rename(&self.temporary, &self.target).map_err(|e| Error::io(&self.target, e))?;
+        sync_folder(&self.target);
+        Ok(length)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let out = self.out.as_mut().expect("open until finished");
+        out.write_all(bytes)
+            .map_err(|e| Error::io(&self.temporary, e))
+    }
+
+    fn close_tensor(&mut self) {
+        self.checksums.extend(self.hash.digest().to_le_bytes());
+        self.hash.reset();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.out.take().is_some() {
+            // Best effort: the conversion has failed already, with an error of its own.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// A rename lasts only when its folder is on disk; some file systems cannot sync folders, and the
+/// file itself is safe by then.
+fn sync_folder(path: &Path) {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+}
+
+fn temporary_path(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    target.with_file_name(name)
+}
+
+/// Zero padded to the alignment of tensors.
+fn padded(bytes: &[u8]) -> Vec<u8> {
+    let mut padded = bytes.to_vec();
+    padded.resize(bytes.len().next_multiple_of(TENSOR_ALIGN), 0);
+    padded
+}
+
+/// The weights in the order in which a forward pass reads them.
+fn plan(header: &Header) -> Result<Vec<Planned>, Error> {
+    let layers = header.config.layers.len();
+    let of_layer = |index| {
+        let prefix = layer(index, "");
+        header
+            .weights
+            .keys()
+            .filter(move |name| name.starts_with(&prefix))
+    };
+    let rest = ["norm", "head"].into_iter();
+    let names = ["embed".to_owned()]
+        .into_iter()
+        .chain((0..layers).flat_map(of_layer).cloned())
+        .chain(
+            rest.map(str::to_owned)
+                .filter(|name| header.weights.contains_key(name)),
+        );
+    names
+        .map(|name| {
+            let stored = validate::stored(&header.weights[&name])
+                .map_err(|reason| Error::Config(format!("tensor {name}: {reason}")))?;
+            Ok(Planned { name, stored })
+        })
+        .collect()
+}
+
+/// The header bytes: length, JSON, padding.
+fn encode(header: &Header, plan: &[Planned]) -> Result<Vec<u8>, Error> {
+    let json_error = |e: serde_json::Error| Error::Config(e.to_string());
+    let document = serde_json::to_string(header).map_err(json_error)?;
+    let mut entries = Map::new();
+    entries.insert(
+        "__metadata__".to_owned(),
+        json!({"format": "kinglet", "version": VERSION.to_string(), "header": document}),
+    );
+    let mut end = 0usize;
+    let mut add = |name: &str, kind: &str, elements: usize, bytes: usize| {
+        let start = end;
+        end += bytes;
+        let entry = json!({"dtype": kind, "shape": [elements], "data_offsets": [start, end]});
+        entries.insert(name.to_owned(), entry);
+    };
+    for planned in plan {
+        let bytes = planned.stored.bytes();
+        match planned.stored {
+            Stored::Matrix(_) => add(&planned.name, "U8", bytes, bytes),
+            Stored::Vector(_) => add(&planned.name, "F32", bytes / 4, bytes),
+        }
+    }
+    let mut tensors = plan.len();
+    let texts = [
+        (TOKENIZER, header.tokenizer_bytes),
+        (CHAT_TEMPLATE, header.chat_template_bytes),
+    ];
+    for (name, bytes) in texts {
+        if bytes > 0 {
+            let bytes = bytes.next_multiple_of(TENSOR_ALIGN);
+            add(name, "U8", bytes, bytes);
+            tensors += 1;
+        }
+    }
+    let checksums = ((tensors + 1) * 8).next_multiple_of(TENSOR_ALIGN);
+    add(CHECKSUMS, "U8", checksums, checksums);
+    let mut json = serde_json::to_vec(&Value::Object(entries)).map_err(json_error)?;
+    json.resize((json.len() + 8).next_multiple_of(DATA_ALIGN) - 8, b' ');
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.append(&mut json);
+    Ok(bytes)
+}
