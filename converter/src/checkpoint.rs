@@ -1,6 +1,6 @@
 //! A model on its way through the converter: configuration, tokenizer and lazily read weights.
 
-use crate::error::Error;
+use crate::Error;
 use kinglet::config::ModelConfig;
 use kinglet_kernels::packing::{Codes, Kind};
 use std::collections::BTreeMap;

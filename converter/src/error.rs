@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// An error of the converter. Each variant names the file, tensor or flag, and what to do.
+/// An error of the converter. Each variant names the file, tensor or flag, what was expected, what
+/// was found, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read or written.
@@ -13,4 +14,56 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A source that is damaged, contradicts itself, or lacks something.
+    #[error("{}: {reason}", path.display())]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, what was found, and what to do.
+        reason: String,
+    },
+    /// A tensor of a source that is damaged, missing or of the wrong shape.
+    #[error("{}: tensor {tensor}: {reason}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, by its name in the source.
+        tensor: String,
+        /// What was expected, what was found, and what to do.
+        reason: String,
+    },
+    /// What the runtime says of the model or of the file to write.
+    #[error(transparent)]
+    Runtime(#[from] kinglet::Error),
+}
+
+impl Error {
+    /// An input/output error of a file.
+    pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Error {
+        Error::Io {
+            path: path.into(),
+            source,
+        }
+    }
+
+    /// A source that cannot be used.
+    pub fn source(path: impl Into<PathBuf>, reason: impl Into<String>) -> Error {
+        Error::Source {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A tensor that cannot be used.
+    pub fn tensor(
+        path: impl Into<PathBuf>,
+        tensor: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Error {
+        Error::Tensor {
+            path: path.into(),
+            tensor: tensor.into(),
+            reason: reason.into(),
+        }
+    }
 }

@@ -1,4 +1,7 @@
 //! The converter: checkpoint → passes → one packed file.
 
 pub mod checkpoint;
-pub mod error;
+mod error;
+pub mod source;
+
+pub use error::Error;

@@ -1,0 +1,20 @@
+//! Where models come from: a Hugging Face folder or a GGUF file.
+
+pub mod gguf;
+pub mod hf;
+
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use std::path::Path;
+
+/// Opens a Hugging Face folder or a GGUF file; weights are read later, as they are needed.
+///
+/// # Errors
+/// A source that cannot be read or that no decoder of ours can run.
+pub fn open(path: &Path) -> Result<Checkpoint, Error> {
+    if path.is_dir() {
+        hf::open(path)
+    } else {
+        gguf::open(path)
+    }
+}
