@@ -32,6 +32,42 @@ pub enum Error {
         /// What was expected, what was found, and what to do.
         reason: String,
     },
+    /// A setting that makes no sense.
+    #[error("--{flag}: {reason}")]
+    Setting {
+        /// The flag, or the key of a recipe, that sets it.
+        flag: &'static str,
+        /// What was found, and what was expected.
+        reason: String,
+    },
+    /// A model that cannot be fetched.
+    #[error("{name}: {reason}")]
+    Pull {
+        /// The model.
+        name: String,
+        /// What happened, and what to do.
+        reason: String,
+    },
+    /// A weight that is NaN or infinite.
+    #[error("weight {name}, row {row}: found {found}: the checkpoint is damaged")]
+    NotFinite {
+        /// The weight.
+        name: String,
+        /// Its row.
+        row: usize,
+        /// What stands there.
+        found: f32,
+    },
+    /// A weight too large for half precision.
+    #[error("weight {name}, row {row}: {found} is beyond f16: choose --quant f32, q8 or q4")]
+    BeyondF16 {
+        /// The weight.
+        name: String,
+        /// Its row.
+        row: usize,
+        /// What stands there.
+        found: f32,
+    },
     /// What the runtime says of the model or of the file to write.
     #[error(transparent)]
     Runtime(#[from] kinglet::Error),

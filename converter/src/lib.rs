@@ -1,7 +1,15 @@
 //! The converter: checkpoint → passes → one packed file.
 
 pub mod checkpoint;
+pub mod cli;
+mod convert;
 mod error;
+pub mod pack;
+pub mod pull;
+pub mod quantize;
+pub mod recipe;
+pub mod report;
 pub mod source;
 
+pub use convert::{convert, write};
 pub use error::Error;

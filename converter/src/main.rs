@@ -1,2 +1,7 @@
-//! The converter.
-fn main() {}
+//! `kinglet-convert`: see [`kinglet_convert::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kinglet_convert::cli::main()
+}

