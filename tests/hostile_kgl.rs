@@ -1,0 +1,236 @@
+//! Damaged and lying `.kgl` files: an error that names what is wrong, never a panic.
+
+use kinglet::format::ModelFile;
+use kinglet_tests::{checkpoint, tiny_config, write};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// A sound file.
+fn sound() -> &'static [u8] {
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.kgl");
+        write(&checkpoint(tiny_config()), &path, "q4");
+        std::fs::read(path).unwrap()
+    })
+}
+
+fn open(bytes: &[u8]) -> Result<ModelFile, String> {
+    ModelFile::from_bytes(Path::new("m.kgl"), bytes).map_err(|e| e.to_string())
+}
+
+/// Opens and verifies.
+fn verify(bytes: &[u8]) -> Result<(), String> {
+    open(bytes)?.verify(|_, _| ()).map_err(|e| e.to_string())
+}
+
+fn header_len(bytes: &[u8]) -> usize {
+    u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
+}
+
+/// The file with its safetensors header changed; `document` is our own JSON inside it.
+fn changed(change: impl Fn(&mut Value, &mut Value)) -> Vec<u8> {
+    let bytes = sound();
+    let len = header_len(bytes);
+    let mut entries: Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+    let text = entries["__metadata__"]["header"].as_str().unwrap();
+    let mut document: Value = serde_json::from_str(text).unwrap();
+    change(&mut entries, &mut document);
+    if entries["__metadata__"]["header"].is_string() {
+        entries["__metadata__"]["header"] = json!(document.to_string());
+    }
+    let mut json = serde_json::to_vec(&entries).unwrap();
+    json.resize((json.len() + 8).next_multiple_of(4096) - 8, b' ');
+    let mut out = (json.len() as u64).to_le_bytes().to_vec();
+    out.extend(json);
+    out.extend(&bytes[8 + len..]);
+    out
+}
+
+/// The message for a changed header names all of these.
+#[track_caller]
+fn refused(change: impl Fn(&mut Value, &mut Value), names: &[&str]) {
+    let message = open(&changed(change)).err().expect("a refusal");
+    assert!(message.starts_with("m.kgl: "), "{message}");
+    for name in names {
+        assert!(message.contains(name), "no {name:?} in: {message}");
+    }
+}
+
+#[test]
+fn a_sound_file_opens_verifies_and_survives_an_equal_header() {
+    verify(sound()).unwrap();
+    // Only the checksum of the header tells.
+    let equal = changed(|_, _| ());
+    open(&equal).unwrap();
+    assert!(verify(&equal).is_ok() || verify(&equal).unwrap_err().contains("the header"));
+}
+
+#[test]
+fn truncation_at_any_byte_is_an_error() {
+    let bytes = sound();
+    for len in 0..bytes.len() {
+        assert!(open(&bytes[..len]).is_err(), "opened with {len} bytes");
+    }
+    let longer = [bytes, &[0; 64]].concat();
+    assert!(open(&longer).is_err(), "opened with bytes to spare");
+}
+
+#[test]
+fn any_bit_of_the_header_flipped_is_found() {
+    let mut bytes = sound().to_vec();
+    for at in 0..8 + header_len(&bytes) {
+        for bit in 0..8 {
+            bytes[at] ^= 1 << bit;
+            assert!(verify(&bytes).is_err(), "bit {bit} of byte {at}");
+            bytes[at] ^= 1 << bit;
+        }
+    }
+}
+
+#[test]
+fn flipped_data_is_found_and_named() {
+    let mut bytes = sound().to_vec();
+    let start = 8 + header_len(&bytes);
+    for at in (start..bytes.len()).step_by(53) {
+        bytes[at] ^= 4;
+        let message = verify(&bytes).unwrap_err();
+        assert!(message.contains("checksum"), "{message}");
+        bytes[at] ^= 4;
+    }
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    let message = open(b"GGUF\x03\0\0\0 and so on").err().unwrap();
+    assert!(message.contains("GGUF") && message.contains("kinglet-convert"), "{message}");
+    let message = open(b"%PDF-1.7 and so on").err().unwrap();
+    assert!(message.contains("not a .kgl file"), "{message}");
+    assert!(open(b"").err().unwrap().contains("too short"));
+    refused(|entries, _| entries["__metadata__"] = json!({}), &["safetensors", "kinglet-convert"]);
+}
+
+#[test]
+fn unknown_versions_are_refused_by_name() {
+    refused(
+        |entries, _| entries["__metadata__"]["version"] = json!("7"),
+        &["version 7", "up to 1", "install a newer kinglet"],
+    );
+}
+
+#[test]
+fn contradictions_are_named() {
+    refused(
+        |entries, _| entries["__metadata__"]["header"] = json!(null),
+        &["header"],
+    );
+    refused(|_, d| d["config"]["heads"] = json!(3), &["heads (3)", "kv_heads (2)"]);
+    refused(
+        |_, d| d["config"]["hidden_size"] = json!(64),
+        &["embed", "[256, 32]", "[256, 64]"],
+    );
+    refused(|_, d| d["config"]["vocab_size"] = json!(0), &["vocab_size is 0"]);
+    refused(
+        |_, d| d["config"]["head_dim"] = json!(u64::MAX),
+        &["head_dim is 18446744073709551615"],
+    );
+    refused(
+        |_, d| d["config"]["heads"] = json!(1 << 20),
+        &["1048576 heads of 8"],
+    );
+    refused(|_, d| d["config"]["layers"] = json!([]), &["0 layers"]);
+    refused(
+        |_, d| d["config"]["layers"][1]["rope"] = json!(5),
+        &["layer 1", "rotary embedding 5"],
+    );
+    refused(
+        |_, d| d["config"]["ropes"][0]["dims"] = json!(7),
+        &["rope dims are 7"],
+    );
+    refused(
+        |_, d| d["config"]["norm_eps"] = json!(-1.0),
+        &["norm_eps", "-1"],
+    );
+    refused(
+        |_, d| d["config"]["eos_tokens"] = json!([256]),
+        &["special token 256"],
+    );
+    refused(
+        |_, d| d["weights"]["layers.1.q"]["kind"] = json!("q3g32"),
+        &["layers.1.q", "q3g32"],
+    );
+    refused(
+        |_, d| d["weights"]["layers.1.q"]["kind"] = json!("q8g32"),
+        &["layers.1.q", "bytes"],
+    );
+    refused(
+        |_, d| {
+            d["weights"].as_object_mut().unwrap().remove("norm");
+        },
+        &["norm", "missing"],
+    );
+    refused(
+        |_, d| d["weights"]["layers.2.q"] = d["weights"]["layers.1.q"].clone(),
+        &["layers.2.q", "no place"],
+    );
+    refused(|_, d| d["tokenizer_bytes"] = json!(0), &["tokenizer"]);
+    refused(
+        |_, d| d["tokenizer_bytes"] = json!(u64::MAX),
+        &["tokenizer"],
+    );
+    refused(|_, d| d["surprise"] = json!(1), &["surprise"]);
+}
+
+#[test]
+fn lying_places_are_refused() {
+    let offsets = |name: &'static str, range: [u64; 2]| {
+        move |entries: &mut Value, _: &mut Value| entries[name]["data_offsets"] = json!(range)
+    };
+    // Overlapping, beyond the end, backwards, near the end of the address space.
+    refused(offsets("norm", [0, 128]), &["header"]);
+    refused(offsets("checksums", [0, 1 << 40]), &["header"]);
+    refused(offsets("norm", [128, 0]), &["header"]);
+    refused(offsets("embed", [0, u64::MAX]), &["header"]);
+    refused(
+        |entries, _| entries["norm"]["shape"] = json!([u64::MAX, 4]),
+        &["header"],
+    );
+    refused(
+        |entries, _| entries["norm"]["dtype"] = json!("I32"),
+        &["norm", "I32"],
+    );
+    refused(
+        |entries, _| {
+            let entry = entries.as_object_mut().unwrap().remove("norm").unwrap();
+            entries["extra"] = entry;
+        },
+        &["extra"],
+    );
+}
+
+#[test]
+fn a_header_that_lies_about_its_length_is_refused() {
+    for length in [0u64, 1, 7, 1 << 24, 1 << 40, u64::MAX] {
+        let mut bytes = sound().to_vec();
+        bytes[..8].copy_from_slice(&length.to_le_bytes());
+        assert!(open(&bytes).is_err(), "length {length}");
+    }
+}
+
+#[test]
+fn nothing_half_written_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.kgl");
+    let mut broken = checkpoint(tiny_config());
+    let down = kinglet_tests::Floats {
+        shape: vec![32, 48],
+        values: vec![f32::NAN; 32 * 48],
+    };
+    broken.weights.insert("layers.1.down".to_owned(), Box::new(down));
+    let recipe = kinglet_convert::recipe::Recipe::default();
+    let error = kinglet_convert::write(&broken, &path, &recipe, &|_, _| ()).unwrap_err();
+    assert!(error.to_string().contains("layers.1.down, row 0"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
