@@ -105,11 +105,17 @@ fn flipped_data_is_found_and_named() {
 #[test]
 fn other_files_are_told_apart() {
     let message = open(b"GGUF\x03\0\0\0 and so on").err().unwrap();
-    assert!(message.contains("GGUF") && message.contains("kinglet-convert"), "{message}");
+    assert!(
+        message.contains("GGUF") && message.contains("kinglet-convert"),
+        "{message}"
+    );
     let message = open(b"%PDF-1.7 and so on").err().unwrap();
     assert!(message.contains("not a .kgl file"), "{message}");
     assert!(open(b"").err().unwrap().contains("too short"));
-    refused(|entries, _| entries["__metadata__"] = json!({}), &["safetensors", "kinglet-convert"]);
+    refused(
+        |entries, _| entries["__metadata__"] = json!({}),
+        &["safetensors", "kinglet-convert"],
+    );
 }
 
 #[test]
@@ -126,12 +132,18 @@ fn contradictions_are_named() {
         |entries, _| entries["__metadata__"]["header"] = json!(null),
         &["header"],
     );
-    refused(|_, d| d["config"]["heads"] = json!(3), &["heads (3)", "kv_heads (2)"]);
+    refused(
+        |_, d| d["config"]["heads"] = json!(3),
+        &["heads (3)", "kv_heads (2)"],
+    );
     refused(
         |_, d| d["config"]["hidden_size"] = json!(64),
         &["embed", "[256, 32]", "[256, 64]"],
     );
-    refused(|_, d| d["config"]["vocab_size"] = json!(0), &["vocab_size is 0"]);
+    refused(
+        |_, d| d["config"]["vocab_size"] = json!(0),
+        &["vocab_size is 0"],
+    );
     refused(
         |_, d| d["config"]["head_dim"] = json!(u64::MAX),
         &["head_dim is 18446744073709551615"],
@@ -228,9 +240,14 @@ fn nothing_half_written_is_left() {
         shape: vec![32, 48],
         values: vec![f32::NAN; 32 * 48],
     };
-    broken.weights.insert("layers.1.down".to_owned(), Box::new(down));
+    broken
+        .weights
+        .insert("layers.1.down".to_owned(), Box::new(down));
     let recipe = kinglet_convert::recipe::Recipe::default();
     let error = kinglet_convert::write(&broken, &path, &recipe, &|_, _| ()).unwrap_err();
-    assert!(error.to_string().contains("layers.1.down, row 0"), "{error}");
+    assert!(
+        error.to_string().contains("layers.1.down, row 0"),
+        "{error}"
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -1,5 +1,6 @@
 //! Where models come from: a Hugging Face folder or a GGUF file.
 
+pub mod file;
 pub mod gguf;
 pub mod hf;
 

@@ -1,0 +1,324 @@
+//! `config.json` as a [`ModelConfig`].
+
+use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope, RopeScaling};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The fields of `config.json` that matter, over all architectures.
+#[derive(Deserialize)]
+struct Config {
+    model_type: String,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    max_position_embeddings: usize,
+    #[serde(default = "default_eps")]
+    rms_norm_eps: f32,
+    hidden_act: Option<String>,
+    hidden_activation: Option<String>,
+    tie_word_embeddings: Option<bool>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    sliding_window: Option<usize>,
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    sliding_window_pattern: Option<usize>,
+    query_pre_attn_scalar: Option<f32>,
+    final_logit_softcapping: Option<f32>,
+    attn_logit_softcapping: Option<f32>,
+    rope_theta: Option<f32>,
+    rope_local_base_freq: Option<f32>,
+    rope_scaling: Option<Map<String, Value>>,
+    rope_parameters: Option<Map<String, Value>>,
+    partial_rotary_factor: Option<f32>,
+    original_max_position_embeddings: Option<usize>,
+    #[serde(default)]
+    eos_token_id: Value,
+}
+
+fn default_eps() -> f32 {
+    1e-6
+}
+
+/// The most layers that are counted out; the runtime's own limit is lower.
+const MAX_LAYERS: usize = 1 << 16;
+
+/// What [`parse`] supports.
+const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, gemma3, gemma3_text, phi3";
+
+/// Reads `config.json`, and the end tokens of `generation_config.json` where there is one. The
+/// token before every text is left to the tokenizer's files.
+///
+/// # Errors
+/// A sentence that names the field, what was expected and what was found.
+pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<ModelConfig, String> {
+    let mut value: Value = serde_json::from_slice(config).map_err(|e| e.to_string())?;
+    let outer_eos = value["eos_token_id"].clone();
+    if value["model_type"] == "gemma3" {
+        value = value["text_config"].take();
+    }
+    let found = value["model_type"].as_str().unwrap_or("none").to_owned();
+    if !SUPPORTED.split(", ").any(|known| known == found) {
+        return Err(format!(
+            "model_type {found:?} is not supported: expected one of {SUPPORTED}"
+        ));
+    }
+    let mut config: Config = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    if let Some(generation) = generation {
+        let generation: Value = serde_json::from_slice(generation)
+            .map_err(|e| format!("generation_config.json: {e}"))?;
+        if !generation["eos_token_id"].is_null() {
+            config.eos_token_id = generation["eos_token_id"].clone();
+        }
+    }
+    if config.eos_token_id.is_null() {
+        config.eos_token_id = outer_eos;
+    }
+    config.model()
+}
+
+impl Config {
+    fn is_gemma(&self) -> bool {
+        self.model_type.starts_with("gemma3")
+    }
+
+    fn model(&self) -> Result<ModelConfig, String> {
+        if self.num_hidden_layers == 0 || self.num_hidden_layers > MAX_LAYERS {
+            return Err(format!("num_hidden_layers is {}", self.num_hidden_layers));
+        }
+        if self.num_attention_heads == 0 {
+            return Err("num_attention_heads is 0".to_owned());
+        }
+        if self.mlp_bias || self.attention_bias {
+            return Err(
+                "attention_bias and mlp_bias are not supported for this architecture".to_owned(),
+            );
+        }
+        let head_dim = self.hidden_size / self.num_attention_heads;
+        let head_dim = self.head_dim.unwrap_or(head_dim);
+        let gemma = self.is_gemma();
+        let scalar = self.query_pre_attn_scalar.filter(|_| gemma);
+        let (layers, ropes) = self.layers(head_dim)?;
+        let model = ModelConfig {
+            architecture: self.model_type.clone(),
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            heads: self.num_attention_heads,
+            kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+            head_dim,
+            max_positions: self.max_position_embeddings,
+            layers,
+            norm_eps: self.rms_norm_eps,
+            post_norms: gemma,
+            qk_norms: gemma || self.model_type == "qwen3",
+            qkv_biases: self.model_type == "qwen2",
+            activation: self.activation()?,
+            attention_scale: scalar.unwrap_or(head_dim as f32).powf(-0.5),
+            embedding_scale: if gemma {
+                (self.hidden_size as f32).sqrt()
+            } else {
+                1.0
+            },
+            ropes,
+            tied_head: self.tie_word_embeddings.unwrap_or(gemma),
+            logit_softcap: self.final_logit_softcapping,
+            attention_softcap: self.attn_logit_softcapping,
+            bos_token: None,
+            eos_tokens: tokens(&self.eos_token_id)?,
+        };
+        kinglet::format::validate::config(&model)?;
+        Ok(model)
+    }
+
+    fn activation(&self) -> Result<Activation, String> {
+        let name = self.hidden_activation.as_ref().or(self.hidden_act.as_ref());
+        match name.map_or("silu", String::as_str) {
+            "silu" | "swish" => Ok(Activation::Silu),
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Activation::GeluTanh),
+            other => Err(format!(
+                "hidden_act {other:?} is not supported: expected silu, gelu or gelu_pytorch_tanh"
+            )),
+        }
+    }
+
+    /// Whether each layer has a sliding window.
+    fn sliding(&self, layer: usize) -> bool {
+        if let Some(types) = &self.layer_types {
+            let kind = types.get(layer).map(String::as_str);
+            return kind == Some("sliding_attention");
+        }
+        match self.model_type.as_str() {
+            "qwen2" | "qwen3" => {
+                self.use_sliding_window == Some(true)
+                    && layer >= self.max_window_layers.unwrap_or(28)
+            }
+            "mistral" | "phi3" => true,
+            _ if self.is_gemma() => {
+                let pattern = self.sliding_window_pattern.unwrap_or(6).max(1);
+                !(layer + 1).is_multiple_of(pattern)
+            }
+            _ => false,
+        }
+    }
+
+    fn layers(&self, head_dim: usize) -> Result<(Vec<LayerConfig>, Vec<Rope>), String> {
+        let kind = |layer| if self.sliding(layer) { 1 } else { 0 };
+        let window = self.sliding_window.filter(|&window| window > 0);
+        let layers = (0..self.num_hidden_layers).map(|layer| LayerConfig {
+            window: window.filter(|_| kind(layer) == 1),
+            rope: if self.is_gemma() { kind(layer) } else { 0 },
+        });
+        let ropes = if self.is_gemma() {
+            vec![
+                self.rope(head_dim, Some("full_attention"), 1e6)?,
+                self.rope(head_dim, Some("sliding_attention"), 1e4)?,
+            ]
+        } else {
+            vec![self.rope(head_dim, None, 1e4)?]
+        };
+        Ok((layers.collect(), ropes))
+    }
+
+    /// A rotary embedding. `rope_parameters` (transformers 5) holds one, or one for each kind of
+    /// layer; `rope_theta`, `rope_scaling` and `rope_local_base_freq` are what came before.
+    fn rope(&self, head_dim: usize, kind: Option<&str>, default: f32) -> Result<Rope, String> {
+        let new = self.rope_parameters.as_ref();
+        let of_kind = kind.and_then(|kind| new?.get(kind)?.as_object());
+        let local = kind == Some("sliding_attention");
+        let parameters = of_kind
+            .or(new)
+            .or(self.rope_scaling.as_ref().filter(|_| !local));
+        let empty = Map::new();
+        let parameters = Parameters(parameters.unwrap_or(&empty));
+        let old = if local {
+            self.rope_local_base_freq
+        } else {
+            self.rope_theta
+        };
+        let theta = parameters.number("rope_theta")?.or(old).unwrap_or(default);
+        let part = parameters.number("partial_rotary_factor")?;
+        let part = part.or(self.partial_rotary_factor).unwrap_or(1.0);
+        Ok(Rope {
+            theta,
+            dims: (head_dim as f32 * part) as usize,
+            scaling: self.scaling(&parameters)?,
+        })
+    }
+
+    fn scaling(&self, parameters: &Parameters) -> Result<Option<RopeScaling>, String> {
+        let kind = parameters.0.get("rope_type").or(parameters.0.get("type"));
+        let kind = kind.and_then(Value::as_str).unwrap_or("default");
+        let original = parameters.number("original_max_position_embeddings")?;
+        let original = original.map(|x| x as usize);
+        let original = original.or(self.original_max_position_embeddings);
+        let original_positions = original.unwrap_or(self.max_position_embeddings);
+        let required = |key: &str| {
+            let found = parameters.number(key)?;
+            found.ok_or_else(|| format!("rope scaling {kind:?} without {key}"))
+        };
+        // What the context grew by, where the configuration does not say.
+        let grown = self.max_position_embeddings as f32 / original_positions.max(1) as f32;
+        Ok(match kind {
+            "default" => None,
+            "linear" => Some(RopeScaling::Linear {
+                factor: required("factor")?,
+            }),
+            "llama3" => Some(RopeScaling::Llama3 {
+                factor: required("factor")?,
+                low_freq_factor: required("low_freq_factor")?,
+                high_freq_factor: required("high_freq_factor")?,
+                original_positions,
+            }),
+            "longrope" | "su" => {
+                let factor = parameters.number("factor")?.unwrap_or(grown);
+                let attention = if factor > 1.0 {
+                    (1.0 + factor.ln() / (original_positions as f32).ln()).sqrt()
+                } else {
+                    1.0
+                };
+                Some(RopeScaling::LongRope {
+                    short: parameters.numbers("short_factor")?,
+                    long: parameters.numbers("long_factor")?,
+                    original_positions,
+                    attention_factor: parameters.number("attention_factor")?.unwrap_or(attention),
+                })
+            }
+            "yarn" => {
+                let factor = parameters.number("factor")?.unwrap_or(grown);
+                let scale = |m: f32| {
+                    if factor > 1.0 {
+                        0.1 * m * factor.ln() + 1.0
+                    } else {
+                        1.0
+                    }
+                };
+                let (mscale, all) = (
+                    parameters.number("mscale")?.filter(|&m| m != 0.0),
+                    parameters.number("mscale_all_dim")?.filter(|&m| m != 0.0),
+                );
+                let attention = match (mscale, all) {
+                    (Some(mscale), Some(all)) => scale(mscale) / scale(all),
+                    _ => scale(1.0),
+                };
+                Some(RopeScaling::Yarn {
+                    factor,
+                    beta_fast: parameters.number("beta_fast")?.unwrap_or(32.0),
+                    beta_slow: parameters.number("beta_slow")?.unwrap_or(1.0),
+                    original_positions,
+                    attention_factor: parameters.number("attention_factor")?.unwrap_or(attention),
+                })
+            }
+            other => {
+                return Err(format!(
+                    "rope_type {other:?} is not supported: \
+                     expected default, linear, llama3, longrope or yarn"
+                ));
+            }
+        })
+    }
+}
+
+/// Rotary parameters, read with checks.
+struct Parameters<'a>(&'a Map<String, Value>);
+
+impl Parameters<'_> {
+    fn number(&self, key: &str) -> Result<Option<f32>, String> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => number(key, value).map(Some),
+        }
+    }
+
+    fn numbers(&self, key: &str) -> Result<Vec<f32>, String> {
+        let values = self.0.get(key).and_then(Value::as_array);
+        let values = values.ok_or_else(|| format!("rope scaling without a list {key}"))?;
+        values.iter().map(|value| number(key, value)).collect()
+    }
+}
+
+fn number(key: &str, value: &Value) -> Result<f32, String> {
+    let number = value.as_f64().map(|x| x as f32);
+    number.ok_or_else(|| format!("{key} is {value}: expected a number"))
+}
+
+/// One token, a list of them, or none.
+fn tokens(value: &Value) -> Result<Vec<u32>, String> {
+    let token = |value: &Value| {
+        let token = value.as_u64().and_then(|token| u32::try_from(token).ok());
+        token.ok_or_else(|| format!("eos_token_id is {value}: expected a token or a list of them"))
+    };
+    match value {
+        Value::Null => Ok(vec![]),
+        Value::Array(values) => values.iter().map(token).collect(),
+        value => Ok(vec![token(value)?]),
+    }
+}
