@@ -111,6 +111,28 @@ pub enum Error {
         /// Of the reference.
         reference: usize,
     },
+    /// A text or token that the tokenizer cannot take.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What it said.
+        reason: String,
+    },
+    /// A model that was not made to chat.
+    #[error(
+        "{}: the model has no chat template: use `kinglet run`, or a model made to chat \
+         (their names often end in Instruct or it)",
+        path.display()
+    )]
+    NoChatTemplate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A chat template that is not valid, or that refuses the conversation.
+    #[error("chat template: {reason}")]
+    ChatTemplate {
+        /// What it said.
+        reason: String,
+    },
     /// The chosen instruction set is unknown or not supported.
     #[error(transparent)]
     Isa(#[from] IsaError),

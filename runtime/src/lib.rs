@@ -1,5 +1,7 @@
 //! Kinglet runs compressed language models on the CPUs that people own.
 
+pub mod chat;
+pub mod complete;
 pub mod config;
 mod error;
 pub mod eval;
@@ -7,7 +9,9 @@ pub mod format;
 pub mod model;
 pub mod sampler;
 pub mod session;
+pub mod tokenizer;
 
 pub use error::Error;
 pub use model::Model;
 pub use session::{Session, SessionOptions};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,199 @@
+//! Chat templates: a conversation as the text that the model was trained on.
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::tokenizer::Tokenizer;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// Its text.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: &str, content: impl Into<String>) -> Message {
+        Message {
+            role: role.to_owned(),
+            content: content.into(),
+        }
+    }
+}
+
+/// A model's chat template, ready to render.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+/// The name of the one template in the environment.
+const NAME: &str = "chat template";
+
+impl ChatTemplate {
+    /// The template of a model.
+    ///
+    /// # Errors
+    /// A model without one, or one that is not valid Jinja.
+    pub fn of(model: &Model, tokenizer: &Tokenizer) -> Result<ChatTemplate, Error> {
+        let source = model
+            .file()
+            .chat_template()
+            .ok_or_else(|| Error::NoChatTemplate {
+                path: model.file().path().to_owned(),
+            })?;
+        let config = model.config();
+        let spelling = |token: Option<u32>| token.and_then(|t| tokenizer.spelling(t));
+        let bos = spelling(config.bos_token).unwrap_or_default();
+        let eos = spelling(config.eos_tokens.first().copied()).unwrap_or_default();
+        Self::new(source, bos, eos)
+    }
+
+    /// A template from its source, and the spellings of the special tokens that it may use.
+    ///
+    /// # Errors
+    /// A template that is not valid Jinja.
+    pub fn new(source: &str, bos: String, eos: String) -> Result<ChatTemplate, Error> {
+        let mut environment = Environment::new();
+        // As `transformers` sets Jinja up.
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_filter("tojson", to_json);
+        environment.set_fuel(Some(10_000_000));
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(failed)?;
+        Ok(ChatTemplate {
+            environment,
+            bos,
+            eos,
+        })
+    }
+
+    /// The conversation as text; `answer`: with the start of the assistant's answer.
+    ///
+    /// # Errors
+    /// A conversation that the template refuses, for example for the order of its roles.
+    pub fn render(&self, messages: &[Message], answer: bool) -> Result<String, Error> {
+        let template = self.environment.get_template(NAME).map_err(failed)?;
+        template
+            .render(context! {
+                messages => messages,
+                add_generation_prompt => answer,
+                bos_token => self.bos,
+                eos_token => self.eos,
+            })
+            .map_err(failed)
+    }
+
+    /// The tokens of [`ChatTemplate::render`]: the token before every text stands in the template
+    /// already, where the model wants one.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn tokens(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        answer: bool,
+    ) -> Result<Vec<u32>, Error> {
+        let text = self.render(messages, answer)?;
+        let written = !self.bos.is_empty() && text.starts_with(&self.bos);
+        tokenizer.encode(&text, !written)
+    }
+}
+
+fn failed(error: minijinja::Error) -> Error {
+    // Its `Display` has the message and the line; the debug form would be a dump of the template.
+    Error::ChatTemplate {
+        reason: error.to_string(),
+    }
+}
+
+fn raise_exception(message: String) -> Result<String, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// Today's date, in UTC: templates print the day.
+fn strftime_now(format: String) -> Result<String, minijinja::Error> {
+    let invalid = |e: String| minijinja::Error::new(ErrorKind::InvalidOperation, e);
+    let items = time::format_description::parse_strftime_owned(&format)
+        .map_err(|e| invalid(e.to_string()))?;
+    time::OffsetDateTime::now_utc()
+        .format(&items)
+        .map_err(|e| invalid(e.to_string()))
+}
+
+/// JSON without the HTML escapes of Jinja's own filter, as `transformers` has it.
+fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let invalid =
+        |e: serde_json::Error| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string());
+    let indent: Option<usize> = options.get("indent")?;
+    let Some(indent) = indent.filter(|&indent| indent <= 16) else {
+        return serde_json::to_string(&value).map_err(invalid);
+    };
+    let spaces = " ".repeat(indent);
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
+    let mut out = vec![];
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    serde::Serialize::serialize(&value, &mut serializer).map_err(invalid)?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate::new(source, "<s>".to_owned(), "</s>".to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_template_of_chatml_renders() {
+        let chatml = "{% for message in messages %}{% if loop.first and messages[0]['role'] != \
+            'system' %}{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}\
+            {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}\
+            {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+        let text = template(chatml).render(&[Message::new("user", "Hi")], true);
+        assert_eq!(
+            text.unwrap(),
+            "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n\
+             <|im_start|>assistant\n"
+        );
+    }
+
+    #[test]
+    fn python_and_hugging_face_extras_work() {
+        let source = "{%- if messages[0].content.strip().startswith('Hi') -%}\n  \
+            {{ bos_token }}{{ messages | tojson }}{{ strftime_now('%Y') | length }}\n{%- endif -%}";
+        let text = template(source).render(&[Message::new("user", " Hi <&> é")], false);
+        assert_eq!(
+            text.unwrap(),
+            "<s>[{\"role\":\"user\",\"content\":\" Hi <&> é\"}]4"
+        );
+    }
+
+    #[test]
+    fn refusals_are_told() {
+        let refuses = template("{{ raise_exception('roles must alternate') }}");
+        let error = refuses.render(&[], true).unwrap_err().to_string();
+        assert!(error.contains("roles must alternate"), "{error}");
+        let broken = ChatTemplate::new("{% for %}", String::new(), String::new());
+        assert!(broken.is_err());
+        // A template of a stranger that never ends.
+        let endless = template(
+            "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+        );
+        assert!(endless.render(&[], true).is_err());
+    }
+}
