@@ -1,6 +1,8 @@
 //! Kinglet runs compressed language models on the CPUs that people own.
 
+pub mod bench;
 pub mod chat;
+pub mod cli;
 pub mod complete;
 pub mod config;
 mod error;

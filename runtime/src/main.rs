@@ -1,2 +1,7 @@
-//! The runtime.
-fn main() {}
+//! `kinglet`: see [`kinglet::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kinglet::cli::main()
+}

@@ -1,5 +1,6 @@
 //! A session: one sequence of tokens, its cache and its sampler.
 
+use crate::config::ModelConfig;
 use crate::error::Error;
 use crate::model::{Decoder, Model};
 use crate::sampler::{Sampler, SamplerOptions};
@@ -56,7 +57,7 @@ impl<'m> Session<'m> {
     /// A session on `model`, see [`Model::session`].
     pub(crate) fn new(model: &'m Model, options: SessionOptions) -> Result<Session<'m>, Error> {
         let config = model.config();
-        let needed = cache_bytes(model, options.kv, options.context);
+        let needed = cache_bytes(config, options.kv, options.context);
         if options.context == 0 || needed.is_none_or(|bytes| bytes > isize::MAX as usize / 2) {
             return Err(Error::Context {
                 context: options.context,
@@ -164,8 +165,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// As [`Session::prefill`].
     pub fn begin(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        self.tokens.clear();
-        self.evaluated = 0;
+        self.clear();
         self.check(tokens)?;
         self.states.clear();
         for (index, batch) in tokens.chunks(BATCH).enumerate() {
@@ -209,6 +209,12 @@ impl<'m> Session<'m> {
         self.capacity
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.evaluated = 0;
+    }
+
     /// Keeps the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         if len >= self.tokens.len() {
@@ -221,8 +227,7 @@ impl<'m> Session<'m> {
 }
 
 /// Bytes of the KV cache of a session; `None` if they cannot be counted.
-pub fn cache_bytes(model: &Model, kv: KvKind, context: usize) -> Option<usize> {
-    let config = model.config();
+pub fn cache_bytes(config: &ModelConfig, kv: KvKind, context: usize) -> Option<usize> {
     let layer = kv.bytes(config.kv_heads, config.head_dim, context)?;
     layer.checked_mul(config.layers.len())
 }

@@ -1,0 +1,142 @@
+//! From flags to models and sessions.
+
+use super::args::{Affinity, ContextArgs, EngineArgs, ModelArgs, SamplingArgs};
+use super::error::CliError;
+use super::verify;
+use crate::complete::Limits;
+use crate::format::ModelFile;
+use crate::model::Model;
+use crate::sampler::SamplerOptions;
+use crate::session::SessionOptions;
+use kinglet_kernels::Engine;
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::pool::ThreadPool;
+use kinglet_kernels::topology::Topology;
+use std::path::Path;
+
+/// The default context where the model would allow more.
+const CONTEXT: usize = 4096;
+
+/// Threads beyond this are a typing error.
+const MAX_THREADS: usize = 1024;
+
+/// Opens a model as the flags say.
+pub fn model(args: &ModelArgs) -> Result<Model, CliError> {
+    let file = ModelFile::open(&args.model)?;
+    if args.verify {
+        verify::file(&file)?;
+    }
+    Ok(Model::new(file, engine(&args.engine)?)?)
+}
+
+/// Opens a second model with the same number of threads.
+pub fn other_model(path: &Path, args: &EngineArgs) -> Result<Model, CliError> {
+    Ok(Model::new(ModelFile::open(path)?, engine(args)?)?)
+}
+
+fn engine(args: &EngineArgs) -> Result<Engine, CliError> {
+    let threads = args
+        .threads
+        .unwrap_or_else(|| Topology::read().default_threads());
+    engine_of(threads, args.affinity)
+}
+
+/// An engine of `threads` threads.
+pub fn engine_of(threads: usize, affinity: Affinity) -> Result<Engine, CliError> {
+    if threads == 0 || threads > MAX_THREADS {
+        return Err(CliError::Usage(format!(
+            "--threads {threads}: expected 1 to {MAX_THREADS}"
+        )));
+    }
+    let isa = Isa::from_env().map_err(crate::Error::from)?;
+    let topology = Topology::read();
+    let performance = topology.performance_cores();
+    let cores = match affinity {
+        Affinity::None => vec![],
+        Affinity::Performance => performance,
+        Affinity::Auto if performance.len() < topology.cores().len() => performance,
+        Affinity::Auto => vec![],
+    };
+    Ok(Engine::new(isa, ThreadPool::with_affinity(threads, &cores)))
+}
+
+/// Session options as the flags say.
+pub fn session_options(
+    model: &Model,
+    context: &ContextArgs,
+    sampling: &SamplingArgs,
+) -> Result<SessionOptions, CliError> {
+    Ok(SessionOptions {
+        context: context_of(model.config().max_positions, context)?,
+        kv: context.kv,
+        sampling: sampling_of(sampling)?,
+    })
+}
+
+/// The context that the flags ask for, of a model trained for so many positions.
+pub fn context_of(trained: usize, args: &ContextArgs) -> Result<usize, CliError> {
+    let context = args.ctx.unwrap_or(CONTEXT.min(trained));
+    if context == 0 {
+        return Err(CliError::Usage(format!(
+            "--ctx 0: expected 1 to {trained}, the positions that the model was trained for"
+        )));
+    }
+    if context > trained {
+        eprintln!(
+            "warning: a context of {context} tokens is beyond the {trained} that the model was \
+             trained for: expect nonsense at its end"
+        );
+    }
+    Ok(context)
+}
+
+fn sampling_of(args: &SamplingArgs) -> Result<SamplerOptions, CliError> {
+    let check = |flag: &str, value: f32, valid: bool, expected: &str| {
+        if valid {
+            return Ok(());
+        }
+        Err(CliError::Usage(format!(
+            "--{flag} {value}: expected {expected}"
+        )))
+    };
+    let part = |value: f32| (0.0..=1.0).contains(&value);
+    let temp = args.temp;
+    check("temp", temp, temp.is_finite() && temp >= 0.0, "0 or more")?;
+    check("top-p", args.top_p, part(args.top_p), "0 to 1")?;
+    check("min-p", args.min_p, part(args.min_p), "0 to 1")?;
+    let penalty = args.repeat_penalty;
+    check(
+        "repeat-penalty",
+        penalty,
+        penalty.is_finite() && penalty > 0.0,
+        "more than 0",
+    )?;
+    Ok(SamplerOptions {
+        temperature: temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: penalty,
+        repeat_last_n: args.repeat_last_n,
+        seed: args.seed.unwrap_or_else(random_seed),
+    })
+}
+
+/// From the clock: different each time is all that it takes.
+fn random_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as u64)
+}
+
+/// What ends a text; `predict` below 0 is no limit.
+pub fn limits(model: &Model, predict: i64, stop: &[String], ignore_eos: bool) -> Limits {
+    Limits {
+        max_tokens: usize::try_from(predict).ok(),
+        stop: stop.to_vec(),
+        eos_tokens: if ignore_eos {
+            vec![]
+        } else {
+            model.config().eos_tokens.clone()
+        },
+    }
+}
