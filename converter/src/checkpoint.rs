@@ -1,10 +1,14 @@
 //! A model on its way through the converter: configuration, tokenizer and lazily read weights.
 
 use crate::Error;
+use crate::source::file::SourceFile;
 use kinglet::config::ModelConfig;
 use kinglet_kernels::packing::{Codes, Kind};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 /// What every source produces, every pass transforms and the packer writes.
 pub struct Checkpoint {
@@ -29,6 +33,33 @@ pub struct Origin {
     pub sha256: String,
     /// Bytes of the weights in the source, as stored.
     pub bytes: u64,
+}
+
+impl Origin {
+    /// The origin of a checkpoint at `path` whose weights are in these files.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn of(path: &Path, files: &[Arc<SourceFile>]) -> Result<Origin, Error> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        for file in files {
+            let mut offset = 0;
+            while offset < file.len() {
+                let step = (file.len() - offset).min(buffer.len() as u64);
+                let part = &mut buffer[..step as usize];
+                file.read_at(offset, part)?;
+                hash.update(part);
+                offset += step;
+            }
+        }
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Ok(Origin {
+            name: name.to_string_lossy().into_owned(),
+            sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+            bytes: files.iter().map(|file| file.len()).sum(),
+        })
+    }
 }
 
 /// A matrix (`[outputs, inputs]`) or a vector (`[length]`) that is read when it is needed.

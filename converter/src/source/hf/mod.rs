@@ -11,7 +11,6 @@ pub use safetensors::parse_header;
 
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Origin};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Opens a folder; weights are read later, as they are needed.
@@ -38,7 +37,7 @@ pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
         config,
         tokenizer_json: tokenizer.json,
         chat_template: tokenizer.chat_template,
-        origin: origin(folder, &shards)?,
+        origin: Origin::of(folder, &shards.files)?,
     })
 }
 
@@ -48,27 +47,4 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io(path, e)),
     }
-}
-
-fn origin(folder: &Path, shards: &safetensors::Shards) -> Result<Origin, Error> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    for file in &shards.files {
-        let mut offset = 0;
-        while offset < file.len() {
-            let step = (file.len() - offset).min(buffer.len() as u64);
-            let part = &mut buffer[..step as usize];
-            file.read_at(offset, part)?;
-            hash.update(part);
-            offset += step;
-        }
-        bytes += file.len();
-    }
-    let name = folder.file_name().unwrap_or(folder.as_os_str());
-    Ok(Origin {
-        name: name.to_string_lossy().into_owned(),
-        sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
-        bytes,
-    })
 }
