@@ -3,7 +3,7 @@
 //! `cargo bench -p kinglet-benches --bench matmul` (set `KINGLET_ISA` to choose the kernels).
 //! Throughput is in multiply-accumulates ("elements") for many tokens and in weight bytes for one.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_main};
 use kinglet_benches::random_matrix;
 use kinglet_kernels::activations::QuantizedRows;
 use kinglet_kernels::isa::Isa;
@@ -69,5 +69,9 @@ fn matmul(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, matmul);
+#[allow(missing_docs, reason = "the macro writes a public function")]
+mod group {
+    criterion::criterion_group!(benches, super::matmul);
+}
+use group::benches;
 criterion_main!(benches);

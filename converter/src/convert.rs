@@ -12,6 +12,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// Program and version, as files name them.
+pub(crate) const MADE_BY: &str = concat!("kinglet-convert ", env!("CARGO_PKG_VERSION"));
+
 /// Converts the model at `input` into the file `output`; `progress(done, total)` in weights.
 ///
 /// # Errors
@@ -129,7 +132,7 @@ fn header(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Header, Error> {
         tokenizer_bytes: 0,
         chat_template_bytes: 0,
         provenance: Provenance {
-            made_by: concat!("kinglet-convert ", env!("CARGO_PKG_VERSION")).to_owned(),
+            made_by: MADE_BY.to_owned(),
             source: checkpoint.origin.name.clone(),
             source_sha256: checkpoint.origin.sha256.clone(),
             recipe: recipe.to_toml(),

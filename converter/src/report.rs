@@ -122,6 +122,6 @@ impl fmt::Display for Report {
 }
 
 /// Millions of bytes.
-fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }

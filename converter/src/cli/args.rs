@@ -26,6 +26,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Fetch a small chat model, convert it to q4 and answer a prompt
+    Quickstart(QuickstartArgs),
     /// Fetch a model of the catalogue, or any Hugging Face repository (hf:OWNER/NAME)
     Pull(PullArgs),
     /// Print a completion script
@@ -70,6 +72,17 @@ pub struct ConvertArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    kinglet-convert quickstart \"What is the capital of France?\"")]
+pub struct QuickstartArgs {
+    /// What to ask the model
+    pub prompt: String,
+    /// The most tokens of the answer
+    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 256)]
+    pub predict: usize,
 }
 
 #[derive(Args)]

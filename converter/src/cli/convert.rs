@@ -24,7 +24,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Error> {
     print(report.to_string().as_bytes())
 }
 
-/// [`convert`] with a progress bar on standard error.
+/// [`convert()`] with a progress bar on standard error.
 pub fn with_progress(input: &Path, output: &Path, recipe: &Recipe) -> Result<Report, Error> {
     let style = "{msg} {bar:30} {percent:>3} %  {human_pos} of {human_len} weights, {eta} left";
     let style = ProgressStyle::with_template(style).expect("a valid template");

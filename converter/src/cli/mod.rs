@@ -3,6 +3,7 @@
 mod args;
 mod convert;
 mod pull;
+mod quickstart;
 
 use crate::Error;
 use args::{Cli, Command};
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
+        Some(Command::Quickstart(args)) => quickstart::run(&args),
         Some(Command::Pull(args)) => pull::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = vec![];

@@ -28,7 +28,7 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
         unsafe {
             let (a, b) = (half::<L>(x, from), half::<L>(x, from + LANES));
             let largest = a.abs().max(b.abs()).largest();
-            let usable = largest >= SMALLEST && largest <= f32::MAX;
+            let usable = (SMALLEST..=f32::MAX).contains(&largest);
             let inverse = L::splat(if usable { 127.0 / largest } else { 0.0 });
             *scale = if usable { largest / 127.0 } else { 0.0 };
             let (a, b) = (a.mul(inverse).round(), b.mul(inverse).round());

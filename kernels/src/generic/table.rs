@@ -18,12 +18,15 @@ pub(crate) struct Ops {
     pub add: unsafe fn(x: &mut [f32], y: &[f32]),
     pub softcap: unsafe fn(x: &mut [f32], cap: f32),
     pub rope: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
-    pub quantize_row: unsafe fn(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]),
+    pub quantize_row: QuantizeRow,
     pub kv_store:
         unsafe fn(cache: &mut KvLayer, position: usize, kv_head: usize, key: &[f32], value: &[f32]),
     pub attend: unsafe fn(queries: &Queries, cache: &KvLayer, span: Span, partial: &mut [f32]),
     pub merge: unsafe fn(partials: &[f32], out: &mut [f32]),
 }
+
+/// Quantizes one row.
+type QuantizeRow = unsafe fn(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
 
 /// A table whose functions are compiled with `$features` over the lanes `$lanes`.
 macro_rules! ops_table {

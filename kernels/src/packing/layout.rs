@@ -25,6 +25,7 @@ impl Group {
     pub const ALL: [Group; 3] = [Group::G32, Group::G64, Group::G128];
 
     /// The number of columns.
+    #[allow(clippy::len_without_is_empty, reason = "no group is empty")]
     pub const fn len(self) -> usize {
         match self {
             Group::G32 => 32,

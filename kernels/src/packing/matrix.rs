@@ -18,7 +18,7 @@ impl<'a> PackedMatrix<'a> {
     /// Bytes of another length than the layout's, or that do not start on a 64-byte boundary.
     pub fn new(layout: Layout, bytes: &'a [u8]) -> Result<PackedMatrix<'a>, PackingError> {
         layout.check_len(bytes.len())?;
-        if bytes.as_ptr().addr() % 64 != 0 {
+        if !bytes.as_ptr().addr().is_multiple_of(64) {
             return Err(PackingError::Alignment);
         }
         Ok(PackedMatrix { layout, bytes })

@@ -15,7 +15,7 @@ pub(crate) struct Decoder {
     scratch: Scratch,
 }
 
-/// Memory for up to [`Decoder::batch`] rows; nothing is allocated per token.
+/// Memory for as many rows as go through the layers together; nothing is allocated per token.
 struct Scratch {
     /// The residual stream.
     x: Vec<f32>,

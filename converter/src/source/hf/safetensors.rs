@@ -28,6 +28,7 @@ pub struct Tensor {
 }
 
 /// Every tensor of a folder.
+#[derive(Default)]
 pub struct Shards {
     /// By name.
     pub tensors: BTreeMap<String, Tensor>,
@@ -94,15 +95,6 @@ pub fn open(folder: &Path) -> Result<Shards, Error> {
         }
     }
     Ok(shards)
-}
-
-impl Default for Shards {
-    fn default() -> Shards {
-        Shards {
-            tensors: BTreeMap::new(),
-            files: vec![],
-        }
-    }
 }
 
 impl Shards {
