@@ -226,9 +226,11 @@ unsafe fn attend_head<L: Lanes, E: Element>(
                 online_softmax::<L>(queries.shape, &mut weights[m], from..to.max(from), state);
                 if let Some((_, scales)) = head.scales {
                     let scales = &scales[chunk..chunk + CHUNK];
-                    map_lanes::<L>(&mut weights[m], |w, i| {
-                        w.mul(L::load(scales.as_ptr().add(i)))
-                    });
+                    map_lanes::<L>(
+                        &mut weights[m],
+                        #[inline(always)]
+                        |w, i| w.mul(L::load(scales.as_ptr().add(i))),
+                    );
                 }
             }
             weighted_values::<L, E>(head, chunk, &weights, partial);
@@ -328,10 +330,18 @@ unsafe fn online_softmax<L: Lanes>(
     }
     // SAFETY: the caller has the ISA.
     unsafe {
-        map_lanes::<L>(weights, |x, _| x.mul(L::splat(shape.scale)));
+        map_lanes::<L>(
+            weights,
+            #[inline(always)]
+            |x, _| x.mul(L::splat(shape.scale)),
+        );
         if let Some(cap) = shape.softcap {
             let cap = L::splat(cap);
-            map_lanes::<L>(weights, |x, _| math::tanh(x.div(cap)).mul(cap));
+            map_lanes::<L>(
+                weights,
+                #[inline(always)]
+                |x, _| math::tanh(x.div(cap)).mul(cap),
+            );
         }
         weights[..seen.start].fill(f32::NEG_INFINITY);
         weights[seen.end..].fill(f32::NEG_INFINITY);
@@ -345,7 +355,11 @@ unsafe fn online_softmax<L: Lanes>(
         };
         let largest = largest.largest();
         let now = if largest > *before { largest } else { *before };
-        map_lanes::<L>(weights, |x, _| math::exp(x.sub(L::splat(now))));
+        map_lanes::<L>(
+            weights,
+            #[inline(always)]
+            |x, _| math::exp(x.sub(L::splat(now))),
+        );
         weights[..seen.start].fill(0.0);
         weights[seen.end..].fill(0.0);
         let mut total = L::load(weights.as_ptr());
@@ -357,7 +371,11 @@ unsafe fn online_softmax<L: Lanes>(
             if *before > f32::NEG_INFINITY {
                 math::exp(L::splat(*before - now)).store(factor.as_mut_ptr());
             }
-            map_lanes::<L>(accumulator, |x, _| x.mul(L::splat(factor[0])));
+            map_lanes::<L>(
+                accumulator,
+                #[inline(always)]
+                |x, _| x.mul(L::splat(factor[0])),
+            );
             *sum *= factor[0];
             *before = now;
         }
@@ -470,12 +488,22 @@ pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], out: &mut [f32]) {
         unsafe {
             math::exp(L::splat(part[stride - 2] - largest)).store(factor.as_mut_ptr());
             let factor = L::splat(factor[0]);
-            map_lanes::<L>(out, |x, i| L::load(part.as_ptr().add(i)).fma(factor, x));
+            map_lanes::<L>(
+                out,
+                #[inline(always)]
+                |x, i| L::load(part.as_ptr().add(i)).fma(factor, x),
+            );
         }
         sum += part[stride - 1] * factor[0];
     }
     // SAFETY: the caller has the ISA.
-    unsafe { map_lanes::<L>(out, |x, _| x.div(L::splat(sum))) };
+    unsafe {
+        map_lanes::<L>(
+            out,
+            #[inline(always)]
+            |x, _| x.div(L::splat(sum)),
+        )
+    };
 }
 
 /// Stores the key and the value of one position and head.
@@ -518,13 +546,21 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                 key_scales,
                 value_scales,
             } => {
-                key_scales[at] = quantize::<L>(key, |from, codes| {
-                    let len = LANES.min(key.len() - from);
-                    scatter(&codes[..len], &mut keys[key_at + from * KEY_BLOCK..]);
-                });
-                value_scales[at] = quantize::<L>(value, |from, codes| {
-                    values[value_at + from..][..LANES].copy_from_slice(codes);
-                });
+                key_scales[at] = quantize::<L>(
+                    key,
+                    #[inline(always)]
+                    |from, codes| {
+                        let len = LANES.min(key.len() - from);
+                        scatter(&codes[..len], &mut keys[key_at + from * KEY_BLOCK..]);
+                    },
+                );
+                value_scales[at] = quantize::<L>(
+                    value,
+                    #[inline(always)]
+                    |from, codes| {
+                        values[value_at + from..][..LANES].copy_from_slice(codes);
+                    },
+                );
             }
         }
     }

@@ -27,7 +27,13 @@ unsafe fn apply<L: Lanes>(activation: Activation, x: L) -> L {
 #[inline(always)]
 pub(crate) unsafe fn activate<L: Lanes>(activation: Activation, x: &mut [f32]) {
     // SAFETY: the caller has the ISA.
-    unsafe { map_lanes::<L>(x, |x, _| apply(activation, x)) }
+    unsafe {
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, _| apply(activation, x),
+        )
+    }
 }
 
 /// `gate = activation(gate) · up`
@@ -42,7 +48,13 @@ pub(crate) unsafe fn activate_gated<L: Lanes>(
 ) {
     assert_eq!(gate.len(), up.len(), "gate against up");
     // SAFETY: the caller has the ISA.
-    unsafe { map_lanes::<L>(gate, |x, i| apply(activation, x).mul(lanes_at(up, i))) }
+    unsafe {
+        map_lanes::<L>(
+            gate,
+            #[inline(always)]
+            |x, i| apply(activation, x).mul(lanes_at(up, i)),
+        )
+    }
 }
 
 /// `x += y`
@@ -53,7 +65,13 @@ pub(crate) unsafe fn activate_gated<L: Lanes>(
 pub(crate) unsafe fn add<L: Lanes>(x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len(), "sum of unequal lengths");
     // SAFETY: the caller has the ISA.
-    unsafe { map_lanes::<L>(x, |x, i| x.add(lanes_at(y, i))) }
+    unsafe {
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, i| x.add(lanes_at(y, i)),
+        )
+    }
 }
 
 /// `x = cap · tanh(x / cap)`
@@ -64,9 +82,11 @@ pub(crate) unsafe fn add<L: Lanes>(x: &mut [f32], y: &[f32]) {
 pub(crate) unsafe fn softcap<L: Lanes>(x: &mut [f32], cap: f32) {
     // SAFETY: the caller has the ISA.
     unsafe {
-        map_lanes::<L>(x, |x, _| {
-            math::tanh(x.div(L::splat(cap))).mul(L::splat(cap))
-        });
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, _| math::tanh(x.div(L::splat(cap))).mul(L::splat(cap)),
+        );
     }
 }
 

@@ -85,6 +85,9 @@ pub(crate) unsafe fn store_part<L: Lanes>(value: L, to: *mut f32, len: usize) {
 
 /// Replaces each element of `x` by `map(element, index of the first lane)`, 16 at a time.
 ///
+/// `map` must be `#[inline(always)]`: a closure does not have its caller's target features, so that,
+/// on its own, each of its operations would be a call.
+///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]

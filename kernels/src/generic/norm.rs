@@ -28,9 +28,17 @@ pub(crate) unsafe fn rms_norm<L: Lanes>(x: &mut [f32], weight: &[f32], eps: f32)
     assert_eq!(x.len(), weight.len(), "RMSNorm row against weight");
     // SAFETY: the caller has the ISA.
     unsafe {
-        let squares = sum_of::<L>(x, |x, sum| x.fma(x, sum));
+        let squares = sum_of::<L>(
+            x,
+            #[inline(always)]
+            |x, sum| x.fma(x, sum),
+        );
         let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-        map_lanes::<L>(x, |x, i| x.mul(L::splat(scale)).mul(lanes_at(weight, i)));
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, i| x.mul(L::splat(scale)).mul(lanes_at(weight, i)),
+        );
     }
 }
 
@@ -44,14 +52,30 @@ pub(crate) unsafe fn layer_norm<L: Lanes>(x: &mut [f32], weight: &[f32], bias: &
     assert_eq!(x.len(), bias.len(), "LayerNorm row against bias");
     // SAFETY: the caller has the ISA.
     unsafe {
-        let mean = sum_of::<L>(x, |x, sum| sum.add(x)) / x.len() as f32;
-        map_lanes::<L>(x, |x, _| x.sub(L::splat(mean)));
-        let squares = sum_of::<L>(x, |x, sum| x.fma(x, sum));
+        let mean = sum_of::<L>(
+            x,
+            #[inline(always)]
+            |x, sum| sum.add(x),
+        ) / x.len() as f32;
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, _| x.sub(L::splat(mean)),
+        );
+        let squares = sum_of::<L>(
+            x,
+            #[inline(always)]
+            |x, sum| x.fma(x, sum),
+        );
         let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-        map_lanes::<L>(x, |x, i| {
-            x.mul(L::splat(scale))
-                .fma(lanes_at(weight, i), lanes_at(bias, i))
-        });
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, i| {
+                x.mul(L::splat(scale))
+                    .fma(lanes_at(weight, i), lanes_at(bias, i))
+            },
+        );
     }
 }
 
@@ -72,8 +96,20 @@ pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
             .iter()
             .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         let largest = L::splat(rest).max(largest).largest();
-        map_lanes::<L>(x, |x, _| exp(x.sub(L::splat(largest))));
-        let sum = sum_of::<L>(x, |x, sum| sum.add(x));
-        map_lanes::<L>(x, |x, _| x.div(L::splat(sum)));
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, _| exp(x.sub(L::splat(largest))),
+        );
+        let sum = sum_of::<L>(
+            x,
+            #[inline(always)]
+            |x, sum| sum.add(x),
+        );
+        map_lanes::<L>(
+            x,
+            #[inline(always)]
+            |x, _| x.div(L::splat(sum)),
+        );
     }
 }
