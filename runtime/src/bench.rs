@@ -3,7 +3,9 @@
 use crate::error::Error;
 use crate::model::Model;
 use crate::session::{Session, SessionOptions};
+use kinglet_kernels::Engine;
 use kinglet_kernels::kv::KvKind;
+use kinglet_kernels::roofline;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::time::Instant;
@@ -65,6 +67,40 @@ impl Spread {
             min,
             max,
         }
+    }
+}
+
+/// What the machine can do at most with an engine's threads and instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Roofline {
+    /// Bytes per second that a plain loop reads from memory.
+    pub read_bytes_per_second: f64,
+    /// INT8 multiply-accumulates per second on registers alone; none where the instruction set has
+    /// no such instruction.
+    pub integer_macs_per_second: Option<f64>,
+}
+
+impl Roofline {
+    /// Measures it: about a second.
+    pub fn measure(engine: &Engine) -> Roofline {
+        /// Words of the buffer: 512 MB, beyond the last-level caches of most machines.
+        const WORDS: usize = 64 << 20;
+        let buffer = vec![1u64; WORDS];
+        Roofline {
+            read_bytes_per_second: roofline::read_bandwidth(engine.pool(), &buffer),
+            integer_macs_per_second: roofline::integer_peak(engine.isa(), engine.pool()),
+        }
+    }
+}
+
+impl fmt::Display for Roofline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let read = self.read_bytes_per_second / 1e9;
+        write!(f, "a plain loop reads {read:.1} GB/s from memory")?;
+        if let Some(macs) = self.integer_macs_per_second {
+            write!(f, ", INT8 peak {:.0} GMAC/s", macs / 1e9)?;
+        }
+        Ok(())
     }
 }
 

@@ -4,3 +4,12 @@ pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
 pub(crate) mod avxvnni;
 mod ymm;
+
+/// Asks for a line that the next panels will need: a panel is too short a stream for the hardware to
+/// see it coming. Any address will do: prefetching never faults.
+#[inline(always)]
+fn prefetch(line: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint, which SSE has.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+}

@@ -47,6 +47,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         kinglet bench -m model.kgl\n  \
         kinglet bench -m q4.kgl q8.kgl -p 512 -n 128 -d 0,512 -t 1,2 -r 5\n  \
+        kinglet bench -m model.kgl --roofline\n  \
         KINGLET_ISA=avx2 kinglet bench -m model.kgl --json")]
     Bench(BenchArgs),
     /// Measure the quality of a model on a text: perplexity, and distance from a reference
@@ -244,6 +245,9 @@ pub struct BenchArgs {
     /// How keys and values are kept: f32, f16 or q8
     #[arg(long, value_name = "KIND", default_value_t)]
     pub kv: KvKind,
+    /// Measure what the machine can do, too: the bandwidth of a plain read loop and the INT8 peak
+    #[arg(long)]
+    pub roofline: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -3,7 +3,7 @@
 use super::args::BenchArgs;
 use super::error::CliError;
 use super::{load, print, print_json, units};
-use crate::bench::{Bench, Spread, Test};
+use crate::bench::{Bench, Roofline, Spread, Test};
 use crate::format::ModelFile;
 use crate::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,6 +20,22 @@ struct Row {
     tokens_per_second: Spread,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight_bytes_per_second: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    macs_per_second: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roofline: Option<Roofline>,
+}
+
+impl Row {
+    /// Part of the roofline that the test reaches: of the read bandwidth when decoding, of the INT8
+    /// peak in a prompt.
+    fn part(&self) -> Option<f64> {
+        let roofline = self.roofline?;
+        match self.weight_bytes_per_second {
+            Some(rate) => Some(rate / roofline.read_bytes_per_second),
+            None => Some(self.macs_per_second? / roofline.integer_macs_per_second?),
+        }
+    }
 }
 
 /// Measures every model with every test and number of threads; models take turns, so that what
@@ -48,9 +64,11 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
             let engine = load::engine_of(threads, args.affinity)?;
             models.push(Model::new(ModelFile::open(path)?, engine)?);
         }
+        let roofline = models.first().filter(|_| args.roofline);
+        let roofline = roofline.map(|model| Roofline::measure(model.engine()));
         for &test in &tests {
             bar.set_message(format!("{test}, {threads} threads"));
-            rows.extend(measure(args, &models, test, &bar)?);
+            rows.extend(measure(args, &models, test, roofline, &bar)?);
         }
     }
     bar.finish_and_clear();
@@ -80,6 +98,7 @@ fn measure(
     args: &BenchArgs,
     models: &[Model],
     test: Test,
+    roofline: Option<Roofline>,
     bar: &ProgressBar,
 ) -> Result<Vec<Row>, CliError> {
     let benches = models.iter().map(|model| Bench::new(model, test, args.kv));
@@ -102,6 +121,8 @@ fn measure(
             test,
             tokens_per_second: rate,
             weight_bytes_per_second: test.decode.then_some(rate.median * bytes),
+            macs_per_second: (!test.decode).then_some(rate.median * model.macs_per_token() as f64),
+            roofline,
         }
     };
     Ok(models.iter().zip(&rates).map(row).collect())
@@ -109,14 +130,14 @@ fn measure(
 
 fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| model | size | ISA | threads | test | tokens/s | min – max | weights read |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "| model | size | ISA | threads | test | tokens/s | min – max | weights read | roofline |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let spread = row.tokens_per_second;
         let read = row.weight_bytes_per_second;
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} – {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} – {} | {} | {} |\n",
             row.model,
             units::bytes(row.file_bytes),
             row.isa,
@@ -126,7 +147,17 @@ fn table(rows: &[Row]) -> String {
             units::rate(spread.min),
             units::rate(spread.max),
             read.map_or(String::new(), |rate| format!("{:.1} GB/s", rate / 1e9)),
+            row.part()
+                .map_or(String::new(), |part| format!("{:.0} %", 100.0 * part)),
         );
+    }
+    let mut seen = vec![];
+    for row in rows {
+        let Some(roofline) = row.roofline.filter(|_| !seen.contains(&row.threads)) else {
+            continue;
+        };
+        seen.push(row.threads);
+        text += &format!("\n{} threads: {roofline}\n", row.threads);
     }
     text
 }

@@ -38,6 +38,11 @@ impl Linear {
         self.weights.layout().bytes()
     }
 
+    /// Weights, padding not counted.
+    pub fn weights(&self) -> usize {
+        self.weights.layout().rows() * self.weights.layout().cols()
+    }
+
     /// Row `row` of the weights as floats: an embedding lookup.
     pub fn row(&self, file: &ModelFile, row: usize, out: &mut [f32]) {
         file.view(&self.weights).row(row, out);

@@ -104,7 +104,21 @@ impl Model {
 
     /// Bytes of weights that decoding one token reads.
     pub fn bytes_per_token(&self) -> usize {
-        let layers = self.layers.iter().flat_map(|layer| {
+        self.matrices()
+            .chain([self.head()])
+            .map(Linear::bytes)
+            .sum()
+    }
+
+    /// Multiply-accumulates with weights that a token of a prompt takes: those of the layers, since
+    /// only the last token needs the head.
+    pub fn macs_per_token(&self) -> usize {
+        self.matrices().map(Linear::weights).sum()
+    }
+
+    /// The matrices of all layers.
+    fn matrices(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(|layer| {
             [
                 &layer.q,
                 &layer.k,
@@ -114,8 +128,7 @@ impl Model {
                 &layer.up,
                 &layer.down,
             ]
-        });
-        layers.chain([self.head()]).map(Linear::bytes).sum()
+        })
     }
 
     fn head(&self) -> &Linear {

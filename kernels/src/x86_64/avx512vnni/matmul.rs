@@ -7,6 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use crate::packing::PANEL;
+use crate::x86_64::prefetch;
 use std::arch::x86_64::*;
 
 /// Bytes of one load: 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -15,7 +16,7 @@ const LINE: usize = 64;
 pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     q4: Tiles {
         by_tokens: &[
-            q4::<4, 1, false> as Micro,
+            q4::<2, 1, false> as Micro,
             q4::<2, 2, false>,
             q4::<2, 3, false>,
             q4::<2, 4, false>,
@@ -25,7 +26,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q4_minimum: Tiles {
         by_tokens: &[
-            q4::<4, 1, true> as Micro,
+            q4::<2, 1, true> as Micro,
             q4::<2, 2, true>,
             q4::<2, 3, true>,
             q4::<2, 4, true>,
@@ -35,7 +36,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q8: Tiles {
         by_tokens: &[
-            q8::<4, 1> as Micro,
+            q8::<2, 1> as Micro,
             q8::<2, 2>,
             q8::<2, 3>,
             q8::<2, 4>,
@@ -117,7 +118,11 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
                     let mut codes = [_mm512_setzero_si512(); P];
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + (part * 4 + line) * LINE;
-                        *codes = _mm512_loadu_si512(block.panel(first + p).add(at).cast());
+                        let line = block.panel(first + p).add(at);
+                        if N == 1 {
+                            prefetch(line.wrapping_add(P * block.panel_bytes));
+                        }
+                        *codes = _mm512_loadu_si512(line.cast());
                     }
                     for n in 0..N {
                         let x = four(block, n, k);
@@ -202,7 +207,11 @@ unsafe fn q8_panels<const P: usize, const N: usize>(
                     let mut codes = [_mm512_setzero_si512(); P];
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + (part * 8 + line) * LINE;
-                        let signed = _mm512_loadu_si512(block.panel(first + p).add(at).cast());
+                        let line = block.panel(first + p).add(at);
+                        if N == 1 {
+                            prefetch(line.wrapping_add(P * block.panel_bytes));
+                        }
+                        let signed = _mm512_loadu_si512(line.cast());
                         *codes = _mm512_xor_si512(signed, top_bit);
                     }
                     for n in 0..N {

@@ -7,6 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
+use crate::x86_64::prefetch;
 use std::arch::x86_64::*;
 
 /// Bytes of 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -97,6 +98,9 @@ unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 4 + line) * LINE + at;
+                    if N == 1 && h % 2 == 0 {
+                        prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
+                    }
                     *codes = _mm256_loadu_si256(panel.add(at).cast());
                 }
                 for n in 0..N {
@@ -179,6 +183,9 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize>(
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 8 + line) * LINE + at;
+                    if N == 1 && h % 2 == 0 {
+                        prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
+                    }
                     *codes = D::q8_codes(_mm256_loadu_si256(panel.add(at).cast()));
                 }
                 for n in 0..N {
