@@ -12,20 +12,20 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
         by_tokens: &[
             q4::<4, 1, false> as Micro,
             q4::<2, 2, false>,
-            q4::<1, 3, false>,
-            q4::<1, 4, false>,
-            q4::<1, 5, false>,
-            q4::<1, 6, false>,
+            q4::<2, 3, false>,
+            q4::<2, 4, false>,
+            q4::<2, 5, false>,
+            q4::<2, 6, false>,
         ],
     },
     q4_minimum: Tiles {
         by_tokens: &[
             q4::<4, 1, true> as Micro,
             q4::<2, 2, true>,
-            q4::<1, 3, true>,
-            q4::<1, 4, true>,
-            q4::<1, 5, true>,
-            q4::<1, 6, true>,
+            q4::<2, 3, true>,
+            q4::<2, 4, true>,
+            q4::<2, 5, true>,
+            q4::<2, 6, true>,
         ],
     },
     q8: Tiles {

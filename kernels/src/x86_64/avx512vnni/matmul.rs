@@ -42,6 +42,8 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<2, 4>,
             q8::<2, 5>,
             q8::<2, 6>,
+            q8::<2, 7>,
+            q8::<2, 8>,
         ],
     },
     f16: Tiles {
