@@ -145,7 +145,7 @@ fn sound_runs_succeed() {
     ends(&format!("run -m m.kgl -p a {flags}"), b"", 0, &[]);
     ends("chat -m m.kgl -n 3", b"hello\n/reset\n\n/exit\n", 0, &[]);
     ends("verify -m m.kgl", b"", 0, &[]);
-    ends(&format!("bench -m m.kgl -p 2 -n 1 -r 1 -t 1"), b"", 0, &[]);
+    ends("bench -m m.kgl -p 2 -n 1 -r 1 -t 1", b"", 0, &[]);
 }
 
 #[test]

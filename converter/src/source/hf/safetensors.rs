@@ -28,6 +28,7 @@ pub struct Tensor {
 }
 
 /// Every tensor of a folder.
+#[derive(Default)]
 pub struct Shards {
     /// By name.
     pub tensors: BTreeMap<String, Tensor>,
@@ -92,15 +93,6 @@ pub fn open(folder: &Folder) -> Result<Shards, Error> {
         }
     }
     Ok(shards)
-}
-
-impl Default for Shards {
-    fn default() -> Shards {
-        Shards {
-            tensors: BTreeMap::new(),
-            files: vec![],
-        }
-    }
 }
 
 impl Shards {
