@@ -14,8 +14,11 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(checkpoint) = gguf::from_file(file) else {
         return;
     };
-    let tokenizer = Tokenizer::from_json(&checkpoint.tokenizer_json, path).expect("checked");
-    let _ = tokenizer.encode("ab </s>a", true);
-    let _ = tokenizer.decode(&[1, 3, 4, 5]);
     read_some(&checkpoint);
+    // Opening has built it once already, and most of the time goes there.
+    if bytes.len().is_multiple_of(8) {
+        let tokenizer = Tokenizer::from_json(&checkpoint.tokenizer_json, path).expect("checked");
+        let _ = tokenizer.encode("ab </s>a", true);
+        let _ = tokenizer.decode(&[1, 3, 4, 5]);
+    }
 });
