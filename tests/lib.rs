@@ -1,4 +1,6 @@
-//! What the end-to-end tests share: a tiny model in memory.
+//! What the end-to-end tests share: tiny models in memory.
+
+pub mod models;
 
 use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope};
 use kinglet::format::names::expected_weights;

@@ -42,7 +42,8 @@ impl Origin {
     /// A file that cannot be read.
     pub fn of(path: &Path, files: &[Arc<SourceFile>]) -> Result<Origin, Error> {
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
+        let longest = files.iter().map(|file| file.len()).max().unwrap_or(0);
+        let mut buffer = vec![0; longest.min(1 << 20) as usize];
         for file in files {
             let mut offset = 0;
             while offset < file.len() {

@@ -117,6 +117,10 @@ fn pack_rows(
     let mut bytes = vec![0; part.bytes()];
     let mut distance = Distance::default();
     if keep_grid && let Some(codes) = source.read_codes(rows.clone())? {
+        for factors in [&codes.scales, &codes.minimums] {
+            let factors: Vec<f32> = factors.iter().map(|f| f.to_f32()).collect();
+            check_finite(name, &factors, part.groups(), rows.start)?;
+        }
         codes.pack_into(&mut bytes).map_err(packing)?;
         return Ok((bytes, distance));
     }

@@ -116,7 +116,12 @@ impl Quantize {
 
     fn parse(&self, flag: &'static str, name: &str) -> Result<Kind, Error> {
         let invalid = |reason: String| Error::Setting { flag, reason };
-        let group = || Group::from_len(self.group).map_err(|e| invalid(e.to_string()));
+        let group = || {
+            Group::from_len(self.group).map_err(|e| Error::Setting {
+                flag: "group",
+                reason: e.to_string(),
+            })
+        };
         Ok(match name {
             "q8" => Kind::Q8 { group: group()? },
             "q4" => Kind::Q4 {

@@ -118,7 +118,7 @@ impl<'m> Bench<'m> {
     /// A test that does not fit.
     pub fn new(model: &'m Model, test: Test, kv: KvKind) -> Result<Bench<'m>, Error> {
         let session = model.session(SessionOptions {
-            context: test.depth + test.tokens,
+            context: test.depth.saturating_add(test.tokens),
             kv,
             ..SessionOptions::default()
         })?;

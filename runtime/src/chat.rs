@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind, State, context};
 use serde::{Deserialize, Serialize};
 
 /// One message of a conversation.
@@ -64,8 +64,11 @@ impl ChatTemplate {
         // As `transformers` sets Jinja up.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
+        // These take lengths from the template and would allocate whatever it says.
+        for filter in ["batch", "slice", "format", "indent"] {
+            environment.remove_filter(filter);
+        }
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
@@ -111,6 +114,19 @@ impl ChatTemplate {
         let written = !self.bos.is_empty() && text.starts_with(&self.bos);
         tokenizer.encode(&text, !written)
     }
+}
+
+/// Methods as Python has them; without `format`, which takes widths from the template.
+fn method(
+    state: &State,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, minijinja::Error> {
+    if name == "format" {
+        return Err(ErrorKind::UnknownMethod.into());
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
 }
 
 fn failed(error: minijinja::Error) -> Error {
@@ -195,5 +211,19 @@ mod tests {
             "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
         );
         assert!(endless.render(&[], true).is_err());
+        for huge in [
+            "{{ [1] | batch(1000000000000000000) }}",
+            "{{ [1] | slice(1000000000000000000) }}",
+            "{{ 'a' | indent(1000000000000000000) }}",
+            "{{ '%1000000000000000000d' | format(1) }}",
+            "{{ '{:1000000000000000000}'.format(1) }}",
+            "{{ 'a' * 1000000000000000000 }}",
+            "{{ range(1000000000000000000) }}",
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        ] {
+            let template = ChatTemplate::new(huge, String::new(), String::new());
+            let rendered = template.and_then(|template| template.render(&[], true));
+            assert!(rendered.is_err(), "{huge}");
+        }
     }
 }

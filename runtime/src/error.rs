@@ -68,6 +68,18 @@ pub enum Error {
         /// Positions that the model was trained for.
         trained: usize,
     },
+    /// A context that this computer has no memory for.
+    #[error(
+        "a context of {context} tokens needs {:.1} GB, more than this computer can give: \
+         choose a smaller context (-c) or a smaller cache (--kv q8)",
+        *bytes as f64 / 1e9
+    )]
+    Memory {
+        /// Tokens asked for.
+        context: usize,
+        /// Bytes of its cache and its rotary tables.
+        bytes: usize,
+    },
     /// Tokens that do not fit into the context.
     #[error(
         "{more} more tokens do not fit: the context of {context} tokens holds {held} already; \

@@ -57,13 +57,20 @@ impl<'m> Session<'m> {
     /// A session on `model`, see [`Model::session`].
     pub(crate) fn new(model: &'m Model, options: SessionOptions) -> Result<Session<'m>, Error> {
         let config = model.config();
-        let needed = cache_bytes(config, options.kv, options.context);
-        if options.context == 0 || needed.is_none_or(|bytes| bytes > isize::MAX as usize / 2) {
-            return Err(Error::Context {
-                context: options.context,
-                trained: config.max_positions,
-            });
-        }
+        let bytes = bytes(config, options.kv, options.context);
+        let bytes = bytes.filter(|&bytes| options.context > 0 && bytes <= isize::MAX as usize / 2);
+        let bytes = bytes.ok_or(Error::Context {
+            context: options.context,
+            trained: config.max_positions,
+        })?;
+        // Asked for as a whole first: a system that does not have it says so here, and does not end
+        // the process when it is used.
+        let mut all: Vec<u8> = vec![];
+        all.try_reserve_exact(bytes).map_err(|_| Error::Memory {
+            context: options.context,
+            bytes,
+        })?;
+        drop(all);
         let batch = BATCH.min(options.context);
         Ok(Session {
             model,
@@ -224,6 +231,13 @@ impl<'m> Session<'m> {
         // The last token runs again, since its hidden state is gone.
         self.evaluated = self.evaluated.min(len.saturating_sub(1));
     }
+}
+
+/// Bytes of what grows with the context: the KV cache and the rotary tables.
+fn bytes(config: &ModelConfig, kv: KvKind, context: usize) -> Option<usize> {
+    let dims: usize = config.ropes.iter().map(|rope| rope.dims).sum();
+    let tables = context.checked_mul(dims.checked_mul(size_of::<f32>())?)?;
+    cache_bytes(config, kv, context)?.checked_add(tables)
 }
 
 /// Bytes of the KV cache of a session; `None` if they cannot be counted.

@@ -8,8 +8,14 @@ use std::path::{Path, PathBuf};
 /// An open file, its path and its length.
 pub struct SourceFile {
     path: PathBuf,
-    file: File,
+    bytes: Bytes,
     len: u64,
+}
+
+/// Where the bytes are.
+enum Bytes {
+    File(File),
+    Memory(Vec<u8>),
 }
 
 impl SourceFile {
@@ -26,9 +32,18 @@ impl SourceFile {
         let (file, len) = open().map_err(|e| Error::io(path, e))?;
         Ok(SourceFile {
             path: path.to_owned(),
-            file,
+            bytes: Bytes::File(file),
             len,
         })
+    }
+
+    /// Bytes in memory that stand for a file; `path` is for messages.
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> SourceFile {
+        SourceFile {
+            path: path.to_owned(),
+            len: bytes.len() as u64,
+            bytes: Bytes::Memory(bytes),
+        }
     }
 
     /// The path.
@@ -45,13 +60,29 @@ impl SourceFile {
         self.len
     }
 
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Fills `out` from byte `offset` on.
     ///
     /// # Errors
     /// What the system says; a file that has become shorter.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        read_exact_at(&self.file, out, offset).map_err(|e| Error::io(&self.path, e))
+        let read = match &self.bytes {
+            Bytes::File(file) => read_exact_at(file, out, offset),
+            Bytes::Memory(bytes) => copy_at(bytes, out, offset),
+        };
+        read.map_err(|e| Error::io(&self.path, e))
     }
+}
+
+fn copy_at(bytes: &[u8], out: &mut [u8], offset: u64) -> io::Result<()> {
+    let start = usize::try_from(offset).ok();
+    let range = start.and_then(|start| bytes.get(start..)?.get(..out.len()));
+    out.copy_from_slice(range.ok_or(io::ErrorKind::UnexpectedEof)?);
+    Ok(())
 }
 
 #[cfg(unix)]

@@ -1,8 +1,10 @@
 //! Where models come from: a Hugging Face folder or a GGUF file.
 
 pub mod file;
+pub mod folder;
 pub mod gguf;
 pub mod hf;
+mod tokenizer;
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;

@@ -54,7 +54,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
             "nothing to measure: give -p or -n more than 0".to_owned(),
         ));
     }
-    let steps = threads.len() * tests.len() * args.repeat;
+    let steps = (threads.len() * tests.len()).saturating_mul(args.repeat);
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len} runs, {msg}");
     let bar = ProgressBar::new(steps as u64).with_style(style.expect("a valid template"));
     let mut rows = vec![];

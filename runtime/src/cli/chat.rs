@@ -35,7 +35,7 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
         session: model.session(options)?,
         tokenizer: &tokenizer,
         template: &template,
-        limits: load::limits(&model, args.predict, &args.sampling.stop, false),
+        limits: load::limits(&model, args.predict, &args.sampling.stop, false)?,
         system: args.system.as_deref(),
         messages: vec![],
         interrupted: Arc::default(),

@@ -16,6 +16,9 @@ pub fn run(args: &EvalArgs) -> Result<(), CliError> {
             args.ctx
         )));
     }
+    if args.chunks == Some(0) {
+        return Err(CliError::Usage("--chunks 0: expected 1 or more".to_owned()));
+    }
     let text = std::fs::read_to_string(&args.text).map_err(|e| Error::io(&args.text, e))?;
     let model = load::model(&args.model)?;
     let reference = args.reference.as_deref();

@@ -81,7 +81,7 @@ fn gather<'a>(file: &'a ModelFile, args: &InfoArgs) -> Result<Info<'a>, CliError
     let counted = |tensor: &TensorInfo| !(config.tied_head && tensor.name == "head");
     let parameters = file.tensors().filter(counted).map(|t| weights_of(&t)).sum();
     let topology = Topology::read();
-    let weights = kinds.values().map(|kind| kind.bytes).sum();
+    let weights: u64 = kinds.values().map(|kind| kind.bytes).sum();
     Ok(Info {
         file: args.model.display().to_string(),
         file_bytes: file.file_bytes(),
@@ -95,7 +95,7 @@ fn gather<'a>(file: &'a ModelFile, args: &InfoArgs) -> Result<Info<'a>, CliError
             context,
             weights,
             kv_cache: kv_cache as u64,
-            total: weights + kv_cache as u64,
+            total: weights.saturating_add(kv_cache as u64),
         },
         isa: Isa::from_env().map_err(Error::from)?.name(),
         available_isas: Isa::available().map(Isa::name).collect(),

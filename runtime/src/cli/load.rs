@@ -128,9 +128,19 @@ fn random_seed() -> u64 {
     now.map_or(0, |now| now.as_nanos() as u64)
 }
 
-/// What ends a text; `predict` below 0 is no limit.
-pub fn limits(model: &Model, predict: i64, stop: &[String], ignore_eos: bool) -> Limits {
-    Limits {
+/// What ends a text; a `predict` of -1 is no limit.
+pub fn limits(
+    model: &Model,
+    predict: i64,
+    stop: &[String],
+    ignore_eos: bool,
+) -> Result<Limits, CliError> {
+    if predict < -1 {
+        return Err(CliError::Usage(format!(
+            "--predict {predict}: expected -1 or more"
+        )));
+    }
+    Ok(Limits {
         max_tokens: usize::try_from(predict).ok(),
         stop: stop.to_vec(),
         eos_tokens: if ignore_eos {
@@ -138,5 +148,5 @@ pub fn limits(model: &Model, predict: i64, stop: &[String], ignore_eos: bool) ->
         } else {
             model.config().eos_tokens.clone()
         },
-    }
+    })
 }

@@ -25,10 +25,10 @@ pub fn run(args: &RunArgs) -> Result<(), CliError> {
         &args.sampling,
     )?)?;
 
+    let limits = load::limits(&model, args.predict, &args.sampling.stop, args.ignore_eos)?;
     let start = Instant::now();
     session.prefill(&tokens)?;
     let prefill = start.elapsed();
-    let limits = load::limits(&model, args.predict, &args.sampling.stop, args.ignore_eos);
     let mut output = Ok(());
     let start = Instant::now();
     let completion = complete(&mut session, &tokenizer, &limits, |piece| {

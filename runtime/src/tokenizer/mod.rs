@@ -1,5 +1,6 @@
 //! Text to tokens and back.
 
+mod check;
 mod stop;
 mod stream;
 #[cfg(test)]
@@ -31,10 +32,18 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::of`].
     pub fn from_json(json: &[u8], path: &Path) -> Result<Tokenizer, Error> {
-        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| Error::Damaged {
+        let damaged = |reason: String| Error::Damaged {
             path: path.to_owned(),
-            reason: format!("tokenizer: {e}"),
-        })?;
+            reason: format!("tokenizer: {reason}"),
+        };
+        check::outline(json).map_err(damaged)?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(json).map_err(|e| damaged(e.to_string()))?;
+        // Every text as it is: some files still have the limits of a training run.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|e| damaged(e.to_string()))?;
         Ok(Tokenizer { inner })
     }
 
@@ -54,6 +63,11 @@ impl Tokenizer {
     /// Tokens that the tokenizer cannot turn into text.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
         self.inner.decode(tokens, true).map_err(failed)
+    }
+
+    /// The largest token of the vocabulary, added tokens not counted; `None` if it is empty.
+    pub fn largest_token(&self) -> Option<u32> {
+        self.inner.get_vocab(false).into_values().max()
     }
 
     /// A token as the vocabulary spells it.

@@ -36,7 +36,7 @@ pub fn parse(contents: &Contents, factors: RopeFactors) -> Result<ModelConfig, S
         .ok_or("metadata general.architecture is missing")?;
     if !SUPPORTED.contains(&name) {
         return Err(format!(
-            "architecture {name:?} is not supported: expected one of {}",
+            "metadata general.architecture is {name:?}: expected one of {}",
             SUPPORTED.join(", ")
         ));
     }
@@ -45,12 +45,16 @@ pub fn parse(contents: &Contents, factors: RopeFactors) -> Result<ModelConfig, S
     let gemma = name == "gemma3";
     let layers = required("block_count")?;
     if layers == 0 || layers > MAX_LAYERS {
-        return Err(format!("metadata {name}.block_count is {layers}"));
+        return Err(format!(
+            "metadata {name}.block_count is {layers}: expected 1 to {MAX_LAYERS}"
+        ));
     }
     let hidden = required("embedding_length")?;
     let heads = required("attention.head_count")?;
     if heads == 0 {
-        return Err(format!("metadata {name}.attention.head_count is 0"));
+        return Err(format!(
+            "metadata {name}.attention.head_count is 0: expected 1 or more"
+        ));
     }
     let kv_heads = contents
         .count(&key("attention.head_count_kv"))?
@@ -58,6 +62,10 @@ pub fn parse(contents: &Contents, factors: RopeFactors) -> Result<ModelConfig, S
     let head_dim = contents
         .count(&key("attention.key_length"))?
         .unwrap_or(hidden / heads);
+    // The rows of LLaMA's heads alternate between two halves.
+    if name == "llama" && !head_dim.is_multiple_of(2) {
+        return Err(format!("heads of {head_dim}: expected an even length"));
+    }
     let values = contents
         .count(&key("attention.value_length"))?
         .unwrap_or(head_dim);

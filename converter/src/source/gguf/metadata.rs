@@ -12,6 +12,13 @@ impl Contents {
         format!("metadata {key} is {}: expected {expected}", found.kind())
     }
 
+    fn plain(key: &str, value: i128) -> Result<usize, String> {
+        usize::try_from(value)
+            .ok()
+            .filter(|&value| value < 1 << 40)
+            .ok_or_else(|| format!("metadata {key} is {value}: expected 0 to 2^40"))
+    }
+
     /// A text, if it is there.
     ///
     /// # Errors
@@ -31,14 +38,11 @@ impl Contents {
     pub fn count(&self, key: &str) -> Result<Option<usize>, String> {
         match self.metadata.get(key) {
             None => Ok(None),
-            Some(Value::Int(value)) => match usize::try_from(*value) {
-                Ok(value) if value < 1 << 40 => Ok(Some(value)),
-                _ => Err(format!("metadata {key} is {value}: expected a plain count")),
-            },
+            Some(Value::Int(value)) => Self::plain(key, *value).map(Some),
             // Some files have one per layer.
             Some(Value::Ints(values)) => match values.first() {
-                Some(&first) if first >= 0 && values.iter().all(|&value| value == first) => {
-                    Ok(Some(first as usize))
+                Some(&first) if values.iter().all(|&value| value == first) => {
+                    Self::plain(key, first.into()).map(Some)
                 }
                 _ => Err(format!(
                     "metadata {key} differs between layers: not supported"

@@ -15,6 +15,7 @@ pub use reader::{Contents, ParseError, parse};
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::source::file::SourceFile;
+use crate::source::tokenizer::check;
 use config::RopeFactors;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,29 +24,37 @@ use types::GgmlType;
 /// The first read; most files have their metadata in it.
 const FIRST_READ: u64 = 16 << 20;
 /// The longest metadata: many times that of the largest vocabularies.
-const LONGEST_METADATA: u64 = 1 << 28;
+const LONGEST_METADATA: u64 = 1 << 26;
 
 /// Opens a file; weights are read later, as they are needed.
 ///
 /// # Errors
 /// A file that cannot be read, is damaged, or holds a model that no decoder of ours can run.
 pub fn open(path: &Path) -> Result<Checkpoint, Error> {
-    let file = Arc::new(SourceFile::open(path)?);
+    from_file(SourceFile::open(path)?)
+}
+
+/// Opens a file that may be in memory.
+///
+/// # Errors
+/// As [`open`].
+pub fn from_file(file: SourceFile) -> Result<Checkpoint, Error> {
+    let file = Arc::new(file);
+    let path = file.path();
     let contents = read_contents(&file)?;
     let fail = |reason: String| Error::source(path, reason);
     let mut config = config::parse(&contents, rope_factors(&file, &contents)?).map_err(fail)?;
-    let tokenizer = tokenizer::rebuild(&contents).map_err(fail)?;
-    let in_vocabulary = |token: &u32| (*token as usize) < config.vocab_size;
-    config.bos_token = tokenizer.bos_token.filter(in_vocabulary);
-    let eos_tokens = tokenizer.eos_tokens.iter().copied();
-    config.eos_tokens = eos_tokens.filter(in_vocabulary).collect();
+    let tokenizer = tokenizer::rebuild(&contents, config.vocab_size).map_err(fail)?;
+    check(path, &tokenizer.json, config.vocab_size)?;
+    config.bos_token = tokenizer.bos_token;
+    config.eos_tokens = tokenizer.eos_tokens;
     let template = contents.text("tokenizer.chat_template").map_err(fail)?;
     Ok(Checkpoint {
         weights: weights::find(&file, &contents, &config)?,
         config,
         tokenizer_json: tokenizer.json,
         chat_template: template.map(str::to_owned),
-        origin: Origin::of(path, &[file])?,
+        origin: Origin::of(path, std::slice::from_ref(&file))?,
     })
 }
 

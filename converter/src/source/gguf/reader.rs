@@ -141,7 +141,12 @@ fn place_tensors(contents: &mut Contents, end: u64, file_len: u64) -> Result<(),
     let alignment = match contents.metadata.get("general.alignment") {
         None => 32,
         Some(Value::Int(value)) => u64::try_from(*value).unwrap_or(0),
-        Some(other) => return Err(format!("general.alignment is {}", other.kind())),
+        Some(other) => {
+            return Err(format!(
+                "general.alignment is {}: expected an integer",
+                other.kind()
+            ));
+        }
     };
     if !alignment.is_power_of_two() || !(8..=1 << 20).contains(&alignment) {
         return Err(format!(
@@ -236,7 +241,7 @@ impl<'a> Cursor<'a> {
         if len > limit {
             return Err(format!("{what} of {len} bytes: expected at most {limit}").into());
         }
-        self.check_bytes(len)?;
+        self.check_count(&format!("bytes of {what}"), len, 1)?;
         let bytes = self.take(len as usize)?;
         let text = std::str::from_utf8(bytes);
         Ok(text

@@ -29,15 +29,26 @@ pub struct Rebuilt {
     pub eos_tokens: Vec<u32>,
 }
 
-/// Rebuilds a tokenizer of the kinds `gpt2` (byte-level BPE) and `llama` (SentencePiece BPE).
+/// The longest token whose parts are looked up: all ways to cut it are tried.
+const LONGEST_TOKEN: usize = 1024;
+
+/// Rebuilds a tokenizer of the kinds `gpt2` (byte-level BPE) and `llama` (SentencePiece BPE), for a
+/// model of `vocab` tokens.
 ///
 /// # Errors
 /// A sentence that names the key, what was expected and what was found.
-pub fn rebuild(contents: &Contents) -> Result<Rebuilt, String> {
+pub fn rebuild(contents: &Contents, vocab: usize) -> Result<Rebuilt, String> {
     let kind = contents
         .text("tokenizer.ggml.model")?
         .ok_or("metadata tokenizer.ggml.model is missing")?;
     let tokens = contents.required_texts("tokenizer.ggml.tokens")?;
+    if tokens.is_empty() || tokens.len() > vocab {
+        return Err(format!(
+            "metadata tokenizer.ggml.tokens has {} elements: expected 1 to {vocab}, the rows of \
+             token_embd.weight",
+            tokens.len()
+        ));
+    }
     let types = contents.ints("tokenizer.ggml.token_type", tokens.len())?;
     let byte_level = match kind {
         "gpt2" => true,
@@ -179,7 +190,7 @@ fn byte_level_bpe(contents: &Contents, tokens: &[String]) -> Result<Value, Strin
         .map(|merge| {
             let (left, right) = merge
                 .split_once(' ')
-                .ok_or_else(|| format!("tokenizer.ggml.merges: {merge:?} has no space"))?;
+                .ok_or_else(|| format!("metadata tokenizer.ggml.merges: {merge:?} has no space"))?;
             Ok(json!([left, right]))
         })
         .collect::<Result<_, String>>()?;
@@ -204,6 +215,13 @@ fn sentence_piece(contents: &Contents, tokens: &[String]) -> Result<Value, Strin
         .collect();
     let mut merges: Vec<(f32, &str, &str)> = vec![];
     for (id, token) in tokens.iter().enumerate() {
+        if token.len() > LONGEST_TOKEN {
+            return Err(format!(
+                "metadata tokenizer.ggml.tokens: token {id} has {} bytes: expected at most \
+                 {LONGEST_TOKEN}",
+                token.len()
+            ));
+        }
         let cuts = token
             .char_indices()
             .skip(1)

@@ -14,14 +14,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows of a tensor.
-struct Rows {
-    file: Arc<SourceFile>,
-    tensor: TensorInfo,
-    first: usize,
-    shape: Vec<usize>,
+pub(super) struct Rows {
+    pub file: Arc<SourceFile>,
+    pub tensor: TensorInfo,
+    pub first: usize,
+    pub shape: Vec<usize>,
     /// Length of a head, where its rows alternate between the two halves that a rotary embedding
     /// turns; ours stand half by half.
-    interleaved: Option<usize>,
+    pub interleaved: Option<usize>,
 }
 
 impl Rows {
@@ -30,9 +30,9 @@ impl Rows {
     }
 
     fn row_bytes(&self) -> usize {
-        // A vector is read as one row.
+        // An element of a vector, whose type has blocks of one, is a row.
         let (len, bytes) = self.tensor.kind.block();
-        self.cols().div_ceil(len) * bytes
+        self.cols() / len * bytes
     }
 
     /// Calls `each` with the blocks of every row, in our order.
@@ -152,6 +152,14 @@ pub fn find(
                 "dimensions {found:?}, but the metadata makes it {expected:?}"
             )));
         }
+        // A vector is read element by element.
+        let (block, _) = tensor.kind.block();
+        if shape.len() == 1 && block > 1 {
+            return Err(fail(format!(
+                "a vector of type {:?}: expected F32, F16 or BF16",
+                tensor.kind
+            )));
+        }
         // LLaMA's query and key rows are stored for a rotary embedding of neighbours.
         let rotated = config.architecture == "llama"
             && [".q", ".k", ".q_bias", ".k_bias"]
@@ -208,7 +216,8 @@ fn place(contents: &Contents, config: &ModelConfig, name: &str, rows: usize) -> 
     };
     const QKV: &str = "attn_qkv.weight";
     let ffn = config.intermediate_size;
-    let gate = contents.tensors.contains_key(&of_layer("ffn_gate.weight"));
+    let gate = config.architecture != "phi3"
+        || contents.tensors.contains_key(&of_layer("ffn_gate.weight"));
     let fused = match part {
         "q" => stacked(QKV, 0, queries + 2 * keys),
         "k" => stacked(QKV, queries, queries + 2 * keys),

@@ -60,6 +60,16 @@ const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, gemma3, gemma3_text, phi3
 /// A sentence that names the field, what was expected and what was found.
 pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<ModelConfig, String> {
     let mut value: Value = serde_json::from_slice(config).map_err(|e| e.to_string())?;
+    if !value.is_object() {
+        return Err("expected a JSON object".to_owned());
+    }
+    if let Some(quantized) = value.get("quantization_config").filter(|q| !q.is_null()) {
+        let method = quantized["quant_method"].as_str().unwrap_or("unknown");
+        return Err(format!(
+            "quantization_config: the weights are quantized already (quant_method {method:?}): \
+             convert from the model that was not quantized"
+        ));
+    }
     let outer_eos = value["eos_token_id"].clone();
     if value["model_type"] == "gemma3" {
         value = value["text_config"].take();
@@ -70,12 +80,14 @@ pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<ModelConfig, St
             "model_type {found:?} is not supported: expected one of {SUPPORTED}"
         ));
     }
-    let mut config: Config = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    let mut config: Config = serde_path_to_error::deserialize(value).map_err(|e| e.to_string())?;
     if let Some(generation) = generation {
         let generation: Value = serde_json::from_slice(generation)
             .map_err(|e| format!("generation_config.json: {e}"))?;
-        if !generation["eos_token_id"].is_null() {
-            config.eos_token_id = generation["eos_token_id"].clone();
+        let eos = &generation["eos_token_id"];
+        tokens(eos).map_err(|e| format!("generation_config.json: {e}"))?;
+        if !eos.is_null() {
+            config.eos_token_id = eos.clone();
         }
     }
     if config.eos_token_id.is_null() {
@@ -91,10 +103,13 @@ impl Config {
 
     fn model(&self) -> Result<ModelConfig, String> {
         if self.num_hidden_layers == 0 || self.num_hidden_layers > MAX_LAYERS {
-            return Err(format!("num_hidden_layers is {}", self.num_hidden_layers));
+            return Err(format!(
+                "num_hidden_layers is {}: expected 1 to {MAX_LAYERS}",
+                self.num_hidden_layers
+            ));
         }
         if self.num_attention_heads == 0 {
-            return Err("num_attention_heads is 0".to_owned());
+            return Err("num_attention_heads is 0: expected 1 or more".to_owned());
         }
         if self.mlp_bias || self.attention_bias {
             return Err(
@@ -170,7 +185,30 @@ impl Config {
         }
     }
 
+    /// Whether `layer_types`, if it is there, has a known type for each layer.
+    fn check_layer_types(&self) -> Result<(), String> {
+        let Some(types) = &self.layer_types else {
+            return Ok(());
+        };
+        if types.len() != self.num_hidden_layers {
+            return Err(format!(
+                "layer_types has {} entries: expected {}, one for each of num_hidden_layers",
+                types.len(),
+                self.num_hidden_layers
+            ));
+        }
+        const KNOWN: [&str; 2] = ["full_attention", "sliding_attention"];
+        match types.iter().find(|kind| !KNOWN.contains(&kind.as_str())) {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "layer_types has {other:?}: expected {}",
+                KNOWN.join(" or ")
+            )),
+        }
+    }
+
     fn layers(&self, head_dim: usize) -> Result<(Vec<LayerConfig>, Vec<Rope>), String> {
+        self.check_layer_types()?;
         let kind = |layer| if self.sliding(layer) { 1 } else { 0 };
         let window = self.sliding_window.filter(|&window| window > 0);
         let layers = (0..self.num_hidden_layers).map(|layer| LayerConfig {

@@ -9,6 +9,8 @@ mod weights;
 
 pub use safetensors::parse_header;
 
+use super::folder::Folder;
+use super::tokenizer::check;
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Origin};
 use std::path::Path;
@@ -19,12 +21,27 @@ use std::path::Path;
 /// Files that are missing or damaged, that contradict each other, or an architecture that no
 /// decoder of ours can run.
 pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
-    let config_path = folder.join("config.json");
-    let config = std::fs::read(&config_path).map_err(|e| Error::io(&config_path, e))?;
-    let generation = read_optional(&folder.join("generation_config.json"))?;
+    from_folder(&Folder::on_disk(folder))
+}
+
+/// Opens a folder that may be in memory.
+///
+/// # Errors
+/// As [`open`].
+pub fn from_folder(folder: &Folder) -> Result<Checkpoint, Error> {
+    let config_path = folder.path().join("config.json");
+    let config = folder.read("config.json")?.ok_or_else(|| {
+        Error::source(
+            folder.path(),
+            "config.json is missing: is this the folder of a Hugging Face model?",
+        )
+    })?;
+    let generation = folder.read("generation_config.json")?;
     let mut config = config::parse(&config, generation.as_deref())
         .map_err(|reason| Error::source(&config_path, reason))?;
     let tokenizer = tokenizer::read(folder)?;
+    let path = folder.path().join("tokenizer.json");
+    check(&path, &tokenizer.json, config.vocab_size)?;
     config.bos_token = tokenizer
         .bos_token
         .filter(|&token| (token as usize) < config.vocab_size);
@@ -33,18 +50,10 @@ pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
         .retain(|&token| (token as usize) < config.vocab_size);
     let shards = safetensors::open(folder)?;
     Ok(Checkpoint {
-        weights: weights::find(folder, &config, &shards)?,
+        weights: weights::find(folder.path(), &config, &shards)?,
         config,
         tokenizer_json: tokenizer.json,
         chat_template: tokenizer.chat_template,
-        origin: Origin::of(folder, &shards.files)?,
+        origin: Origin::of(folder.path(), &shards.files)?,
     })
-}
-
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path, e)),
-    }
 }

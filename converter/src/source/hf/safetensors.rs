@@ -2,11 +2,11 @@
 
 use crate::Error;
 use crate::source::file::SourceFile;
+use crate::source::folder::Folder;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 /// The longest header that the format allows.
@@ -47,38 +47,36 @@ struct Index {
 ///
 /// # Errors
 /// Files that are missing or damaged, or an index that contradicts them.
-pub fn open(folder: &Path) -> Result<Shards, Error> {
-    let single = folder.join("model.safetensors");
-    let index = folder.join("model.safetensors.index.json");
-    if single.is_file() {
-        let mut shards = Shards::default();
-        shards.add(&single)?;
+pub fn open(folder: &Folder) -> Result<Shards, Error> {
+    let mut shards = Shards::default();
+    if let Some(single) = folder.open("model.safetensors")? {
+        shards.add(single)?;
         return Ok(shards);
     }
-    if !index.is_file() {
-        return Err(Error::source(
-            folder,
+    const INDEX: &str = "model.safetensors.index.json";
+    let index = folder.path().join(INDEX);
+    let text = folder.read(INDEX)?.ok_or_else(|| {
+        Error::source(
+            folder.path(),
             "found neither model.safetensors nor model.safetensors.index.json: \
              is this the folder of a Hugging Face model with safetensors weights?",
-        ));
-    }
-    let text = std::fs::read(&index).map_err(|e| Error::io(&index, e))?;
-    let parsed: Index =
-        serde_json::from_slice(&text).map_err(|e| Error::source(&index, e.to_string()))?;
+        )
+    })?;
+    let mut json = serde_json::Deserializer::from_slice(&text);
+    let parsed: Index = serde_path_to_error::deserialize(&mut json)
+        .map_err(|e| Error::source(&index, e.to_string()))?;
     let names: BTreeSet<&String> = parsed.weight_map.values().collect();
-    let mut shards = Shards::default();
     for name in names {
         // A name, not a path: the index of a stranger must not reach out of the folder.
-        if name.is_empty() || name.contains(['/', '\\', ':']) || name.starts_with("..") {
+        if name.is_empty() || name.contains(['/', '\\', ':', '\0']) || name.starts_with("..") {
             let reason = format!("shard {name:?}: expected the name of a file in this folder");
             return Err(Error::source(&index, reason));
         }
-        let path = folder.join(name);
-        if !path.is_file() {
+        let shard = folder.open(name)?.ok_or_else(|| {
             let reason = format!("shard {name} is missing: fetch it, or the whole folder, again");
-            return Err(Error::source(&index, reason));
-        }
-        shards.add(&path)?;
+            Error::source(&index, reason)
+        })?;
+        shards.add(shard)?;
     }
     for (tensor, shard) in &parsed.weight_map {
         let found = shards.tensors.get(tensor);
@@ -98,8 +96,9 @@ pub fn open(folder: &Path) -> Result<Shards, Error> {
 }
 
 impl Shards {
-    fn add(&mut self, path: &Path) -> Result<(), Error> {
-        let file = Arc::new(SourceFile::open(path)?);
+    fn add(&mut self, file: SourceFile) -> Result<(), Error> {
+        let file = Arc::new(file);
+        let path = file.path();
         let mut start = [0; 8];
         if file.len() < 8 {
             return Err(Error::source(path, "too short for a safetensors file"));
@@ -131,7 +130,7 @@ impl Shards {
                 return Err(Error::tensor(path, name, reason));
             }
         }
-        self.files.push(file);
+        self.files.push(file.clone());
         Ok(())
     }
 }

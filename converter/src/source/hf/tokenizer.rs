@@ -1,7 +1,7 @@
 //! The tokenizer's files: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`.
 
-use super::read_optional;
 use crate::Error;
+use crate::source::folder::Folder;
 use serde_json::Value;
 use std::path::Path;
 
@@ -19,22 +19,20 @@ pub struct TokenizerFiles {
 ///
 /// # Errors
 /// No `tokenizer.json`, or files that are not what they should be.
-pub fn read(folder: &Path) -> Result<TokenizerFiles, Error> {
-    let path = folder.join("tokenizer.json");
-    let json = read_optional(&path)?.ok_or_else(|| {
+pub fn read(folder: &Folder) -> Result<TokenizerFiles, Error> {
+    let json = folder.read("tokenizer.json")?.ok_or_else(|| {
         Error::source(
-            folder,
+            folder.path(),
             "tokenizer.json is missing: with transformers, \
              AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) makes it",
         )
     })?;
-    let parsed = json_of(&path, &json)?;
-    let settings_path = folder.join("tokenizer_config.json");
-    let settings = match read_optional(&settings_path)? {
-        Some(text) => json_of(&settings_path, &text)?,
+    let parsed = json_of(&folder.path().join("tokenizer.json"), &json)?;
+    let settings = match folder.read("tokenizer_config.json")? {
+        Some(text) => json_of(&folder.path().join("tokenizer_config.json"), &text)?,
         None => Value::Null,
     };
-    let template = read_optional(&folder.join("chat_template.jinja"))?;
+    let template = folder.read("chat_template.jinja")?;
     let template = template.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Ok(TokenizerFiles {
         bos_token: bos_token(&parsed),

@@ -87,10 +87,13 @@ pub fn find(
     let mut weights: BTreeMap<String, Box<dyn Weight>> = BTreeMap::new();
     for (name, shape) in expected_weights(config) {
         let place = place(config, &name, &shape, shards, prefix);
-        let tensor = shards
-            .tensors
-            .get(&place.tensor)
-            .ok_or_else(|| Error::tensor(folder, &place.tensor, "missing from the weights"))?;
+        let tensor = shards.tensors.get(&place.tensor).ok_or_else(|| {
+            let reason = match name.as_str() {
+                "head" => "missing from the weights: is tie_word_embeddings of config.json right?",
+                _ => "missing from the weights",
+            };
+            Error::tensor(folder, &place.tensor, reason)
+        })?;
         let mut expected = shape.clone();
         expected[0] = place.rows;
         let fail = |reason: String| Error::tensor(tensor.file.path(), &tensor.name, reason);
@@ -134,15 +137,11 @@ fn place(
         first: 0,
         rows: shape[0],
     };
-    let inner = format!("{prefix}model.");
-    let model = if shards
+    // Some checkpoints are of the inner model alone, whose names lack the first part.
+    let alone = shards
         .tensors
-        .contains_key(&format!("{inner}embed_tokens.weight"))
-    {
-        inner
-    } else {
-        prefix.to_owned()
-    };
+        .contains_key(&format!("{prefix}embed_tokens.weight"));
+    let model = format!("{prefix}{}", if alone { "" } else { "model." });
     match name {
         "embed" => return whole(format!("{model}embed_tokens.weight")),
         "norm" => return whole(format!("{model}norm.weight")),

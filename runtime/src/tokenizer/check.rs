@@ -1,0 +1,107 @@
+//! Parts of `tokenizer.json` that the `tokenizers` crate would panic on, refused with a sentence.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The parts that are looked at; the vocabulary is skipped over.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    continuing_subword_prefix: Option<String>,
+}
+
+/// Checks a `tokenizer.json`.
+///
+/// # Errors
+/// A sentence that names the part, what was expected and what was found.
+pub fn outline(json: &[u8]) -> Result<(), String> {
+    let outline: Outline = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    let prefix = outline.model.continuing_subword_prefix;
+    let word_piece = outline.model.kind.as_deref() == Some("WordPiece");
+    if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty() && !word_piece) {
+        return Err(format!(
+            "continuing_subword_prefix {prefix:?} is only supported for WordPiece"
+        ));
+    }
+    each_object(&outline.normalizer, &mut |part| {
+        if part["type"] == "Precompiled" || !part["precompiled_charsmap"].is_null() {
+            return Err("normalizer Precompiled is not supported".to_owned());
+        }
+        Ok(())
+    })?;
+    each_object(&outline.decoder, &mut |part| {
+        if part["type"] == "Strip" && part["stop"].as_u64() != Some(0) {
+            return Err(format!(
+                "decoder Strip: stop is {}: expected 0",
+                part["stop"]
+            ));
+        }
+        Ok(())
+    })?;
+    let mut templates = 0;
+    each_object(&outline.post_processor, &mut |part| {
+        if part["type"] == "TemplateProcessing" {
+            templates += 1;
+            template(part)?;
+        }
+        Ok(())
+    })?;
+    if templates > 1 {
+        return Err(format!(
+            "post_processor: {templates} templates: expected at most one"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the template of a single text has that text alone, and knows the special tokens that it
+/// names. Pairs of texts are not tokenized here.
+fn template(processor: &Value) -> Result<(), String> {
+    for piece in processor["single"].as_array().into_iter().flatten() {
+        let sequence = &piece["Sequence"]["id"];
+        if !sequence.is_null() && sequence != "A" {
+            return Err(format!(
+                "post_processor: a template of a single text names the text {sequence}: \
+                 expected \"A\""
+            ));
+        }
+        let name = piece["SpecialToken"]["id"].as_str();
+        if let Some(name) = name.filter(|name| processor["special_tokens"].get(name).is_none()) {
+            return Err(format!(
+                "post_processor: the template names {name:?}, which its special_tokens lack"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Calls `check` for every object, those within others included.
+fn each_object(
+    value: &Value,
+    check: &mut impl FnMut(&Value) -> Result<(), String>,
+) -> Result<(), String> {
+    match value {
+        Value::Object(fields) => {
+            check(value)?;
+            fields
+                .values()
+                .try_for_each(|field| each_object(field, check))
+        }
+        Value::Array(values) => values
+            .iter()
+            .try_for_each(|value| each_object(value, check)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,320 @@
+//! The program on flags and files that make no sense: a message and an exit code, never a panic.
+
+use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope};
+use kinglet::format::names::expected_weights;
+use kinglet::format::{Header, Provenance, WeightInfo, Writer};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// A model of zeros with that chat template.
+fn write_model(path: &Path, template: &str) {
+    let config = ModelConfig {
+        architecture: "llama".to_owned(),
+        vocab_size: 256,
+        hidden_size: 8,
+        intermediate_size: 8,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        max_positions: 128,
+        layers: vec![LayerConfig {
+            window: None,
+            rope: 0,
+        }],
+        norm_eps: 1e-5,
+        post_norms: false,
+        qk_norms: false,
+        qkv_biases: false,
+        activation: Activation::Silu,
+        attention_scale: 0.5,
+        embedding_scale: 1.0,
+        ropes: vec![Rope {
+            theta: 10_000.0,
+            dims: 4,
+            scaling: None,
+        }],
+        tied_head: true,
+        logit_softcap: None,
+        attention_softcap: None,
+        bos_token: None,
+        eos_tokens: vec![255],
+    };
+    let weights = expected_weights(&config).into_iter().map(|(name, shape)| {
+        let kind = "f32".to_owned();
+        (name, WeightInfo { shape, kind })
+    });
+    let header = Header {
+        weights: weights.collect(),
+        config,
+        tokenizer_bytes: 0,
+        chat_template_bytes: 0,
+        provenance: Provenance::default(),
+    };
+    let tokenizer = include_bytes!("../../tests/fixtures/byte_tokenizer.json");
+    let mut writer = Writer::create(path, header, tokenizer, Some(template)).unwrap();
+    for planned in writer.plan().to_vec() {
+        writer.write(&vec![0; planned.stored.bytes()]).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// A folder with models and texts.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile_cli");
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+        write_model(&folder.join("m.kgl"), "{{ messages[0].content }}");
+        write_model(&folder.join("broken.kgl"), "{% for %}");
+        write_model(
+            &folder.join("refuses.kgl"),
+            "{{ raise_exception('no users here') }}",
+        );
+        write_model(&folder.join("nothing.kgl"), "{{ '' }}");
+        write("empty.kgl", b"");
+        write("gguf.kgl", b"GGUF\x03\0\0\0");
+        write("empty.txt", b"");
+        write("short.txt", b"a few words");
+        write("latin1.txt", b"caf\xe9");
+        folder
+    })
+}
+
+/// Runs the program in that folder.
+fn kinglet(arguments: &[&str], input: &[u8], isa: Option<&str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
+    command.args(arguments).current_dir(folder());
+    if let Some(isa) = isa {
+        command.env("KINGLET_ISA", isa);
+    }
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    // The program may end before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// The exit code is `code`, and the message has all of `names`.
+#[track_caller]
+fn ends(arguments: &str, input: &[u8], code: i32, names: &[&str]) {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    check(&kinglet(&arguments, input, None), code, names);
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, names: &[&str]) {
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!message.contains("panicked"), "{message}");
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    for name in names {
+        assert!(message.contains(name), "no {name:?} in: {message}");
+    }
+}
+
+#[track_caller]
+fn refused(arguments: &str, names: &[&str]) {
+    ends(arguments, b"", 1, names);
+}
+
+/// What the flags' parser itself refuses.
+#[track_caller]
+fn unusable(arguments: &str, names: &[&str]) {
+    ends(arguments, b"", 2, names);
+}
+
+/// `kinglet run` on the sound model.
+#[track_caller]
+fn run_refused(flags: &str, names: &[&str]) {
+    refused(&format!("run -m m.kgl -p a {flags}"), names);
+}
+
+#[test]
+fn sound_runs_succeed() {
+    ends("run -m m.kgl -p a -n 3 --temp 0", b"", 0, &["completion 3"]);
+    ends("run -m m.kgl -p - -n 1", b"abc", 0, &["prompt 3 tokens"]);
+    ends("run -m m.kgl -p a -n 0", b"", 0, &["completion 0"]);
+    ends("run -m m.kgl -p a -c 2", b"", 0, &["completion 1"]);
+    let huge = usize::MAX.to_string();
+    let flags = format!("-n 2 --top-k {huge} --repeat-last-n {huge} --repeat-penalty 2 --top-p 0");
+    ends(&format!("run -m m.kgl -p a {flags}"), b"", 0, &[]);
+    ends("chat -m m.kgl -n 3", b"hello\n/reset\n\n/exit\n", 0, &[]);
+    ends("verify -m m.kgl", b"", 0, &[]);
+    ends("bench -m m.kgl -p 2 -n 1 -r 1 -t 1", b"", 0, &[]);
+}
+
+#[test]
+fn an_empty_prompt_is_the_first_token() {
+    let output = kinglet(&["run", "-m", "m.kgl", "-p", "", "-n", "1"], b"", None);
+    check(&output, 0, &["prompt 1 tokens"]);
+    ends(
+        "run -m m.kgl -f empty.txt -n 1",
+        b"",
+        0,
+        &["prompt 1 tokens"],
+    );
+}
+
+#[test]
+fn contexts_that_cannot_be_are_refused() {
+    run_refused("-c 0", &["--ctx 0", "expected 1 to 128"]);
+    run_refused(
+        "-c 18446744073709551615",
+        &["context of 18446744073709551615", "128"],
+    );
+    run_refused(
+        "-c 1000000000000000",
+        &["context of 1000000000000000", "GB", "-c"],
+    );
+    unusable("run -m m.kgl -p a -c 18446744073709551616", &["--ctx"]);
+    unusable("run -m m.kgl -p a -c=-1", &["--ctx"]);
+    unusable("run -m m.kgl -p a -c many", &["--ctx", "many"]);
+    unusable("run -m m.kgl -p a --kv q2", &["--kv", "q2"]);
+    refused("run -m m.kgl -p abcdefgh -c 4", &["8 more tokens", "-c"]);
+    refused("info -m m.kgl -c 0", &["--ctx 0"]);
+    refused("info -m m.kgl -c 18446744073709551615", &["context of"]);
+    refused(
+        "bench -m m.kgl -r 1 -n 18446744073709551615 -p 0",
+        &["context of"],
+    );
+    refused(
+        "bench -m m.kgl -r 1 -p 18446744073709551615 -d 7",
+        &["context of"],
+    );
+    refused(
+        "bench -m m.kgl -r 1 -p 1 -d 1000000000000000",
+        &["context of"],
+    );
+    refused(
+        "eval -m m.kgl --text short.txt -c 3",
+        &["--ctx 3", "4 or more"],
+    );
+    refused(
+        "eval -m m.kgl --text short.txt -c 18446744073709551615",
+        &["11 tokens", "--ctx"],
+    );
+}
+
+#[test]
+fn numbers_that_make_no_sense_are_refused_by_flag() {
+    for temp in ["NaN", "inf", "-inf", "-0.1"] {
+        run_refused(&format!("--temp={temp}"), &["--temp", temp, "0 or more"]);
+    }
+    for part in ["NaN", "1.5", "-0.5", "inf"] {
+        run_refused(&format!("--top-p={part}"), &["--top-p", part, "0 to 1"]);
+        run_refused(&format!("--min-p={part}"), &["--min-p", part, "0 to 1"]);
+    }
+    for penalty in ["NaN", "0", "-1", "inf"] {
+        let names = ["--repeat-penalty", penalty, "more than 0"];
+        run_refused(&format!("--repeat-penalty={penalty}"), &names);
+    }
+    run_refused("-n -2", &["--predict -2", "-1 or more"]);
+    run_refused("-t 0", &["--threads 0", "1 to 1024"]);
+    run_refused("-t 18446744073709551615", &["--threads", "1 to 1024"]);
+    unusable("run -m m.kgl -p a -t -1", &[]);
+    unusable("run -m m.kgl -p a -n 9223372036854775808", &["--predict"]);
+    unusable("run -m m.kgl -p a --top-k=-1", &["--top-k"]);
+    unusable("run -m m.kgl -p a --seed x", &["--seed"]);
+    refused("chat -m m.kgl -n -2", &["--predict -2"]);
+    refused("bench -m m.kgl -r 0", &["--repeat 0"]);
+    refused("bench -m m.kgl -p 0 -n 0", &["-p or -n"]);
+    refused("bench -m m.kgl -t 0", &["--threads 0"]);
+    refused("eval -m m.kgl --text short.txt --chunks 0", &["--chunks 0"]);
+    let output = kinglet(&["run", "-m", "m.kgl", "-p", "a"], b"", Some("mmx"));
+    check(&output, 1, &["mmx", "avx2"]);
+}
+
+#[test]
+fn flags_that_are_missing_or_exclude_each_other_are_named() {
+    unusable("run -p a", &["--model"]);
+    unusable("run -m m.kgl", &["--prompt"]);
+    unusable("run -m m.kgl -p a -f short.txt", &["--prompt", "--file"]);
+    unusable("run -m m.kgl -p a --surprise", &["--surprise"]);
+    unusable("sing", &["sing"]);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    for command in [
+        "run -p a",
+        "chat",
+        "info",
+        "verify",
+        "bench",
+        "eval --text short.txt",
+    ] {
+        refused(
+            &format!("{command} -m none.kgl"),
+            &["none.kgl", "No such file"],
+        );
+        refused(
+            &format!("{command} -m empty.kgl"),
+            &["empty.kgl", "too short"],
+        );
+        refused(&format!("{command} -m ."), &["."]);
+        refused(
+            &format!("{command} -m short.txt"),
+            &["short.txt", "not a .kgl file"],
+        );
+        refused(
+            &format!("{command} -m gguf.kgl"),
+            &["gguf.kgl", "kinglet-convert"],
+        );
+    }
+    refused("run -m m.kgl -f none.txt", &["none.txt", "No such file"]);
+    refused("run -m m.kgl -f latin1.txt", &["latin1.txt", "UTF-8"]);
+    ends(
+        "run -m m.kgl -p -",
+        b"caf\xe9",
+        1,
+        &["standard input", "utf-8"],
+    );
+    ends(
+        "chat -m m.kgl",
+        b"caf\xe9\n",
+        1,
+        &["standard input", "UTF-8"],
+    );
+    refused("eval -m m.kgl --text none.txt", &["none.txt"]);
+    refused("eval -m m.kgl --text latin1.txt", &["latin1.txt", "UTF-8"]);
+    refused(
+        "eval -m m.kgl --text empty.txt",
+        &["0 tokens", "longer text"],
+    );
+    refused(
+        "eval -m m.kgl --text short.txt --reference none.kgl",
+        &["none.kgl"],
+    );
+}
+
+#[test]
+fn chats_that_cannot_go_on_are_refused() {
+    ends("chat -m m.kgl", b"/sing\n", 1, &["/sing", "/help"]);
+    ends("chat -m m.kgl", b"/load\n", 1, &["/load FILE"]);
+    ends("chat -m m.kgl", b"/load none.json\n", 1, &["none.json"]);
+    ends(
+        "chat -m m.kgl",
+        b"/load short.txt\n",
+        1,
+        &["short.txt", "saved chat"],
+    );
+    ends(
+        "chat -m m.kgl -c 4",
+        b"abcdefgh\n",
+        1,
+        &["9 more tokens", "-c"],
+    );
+    for command in ["chat -m", "run --chat -p a -m"] {
+        let refuses = |model: &str, names: &[&str]| {
+            ends(&format!("{command} {model}"), b"a\n", 1, names);
+        };
+        refuses("broken.kgl", &["chat template", "syntax error"]);
+        refuses("refuses.kgl", &["chat template", "no users here"]);
+    }
+    ends("chat -m nothing.kgl", b"a\n", 1, &["nothing to continue"]);
+}
