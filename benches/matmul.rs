@@ -60,7 +60,14 @@ fn matmul(criterion: &mut Criterion) {
                             quantized,
                         };
                         let out = &mut out[..];
-                        engine.matmul(input, &mut [MatmulJob { weights, out }]);
+                        engine.matmul(
+                            input,
+                            &mut [MatmulJob {
+                                weights,
+                                bias: None,
+                                out,
+                            }],
+                        );
                         black_box(out[0]);
                     });
                 });

@@ -2,10 +2,11 @@
 
 use crate::engine::AttentionShape;
 use crate::generic::Ops;
-use crate::generic::attention::{QUERIES, Queries, SPAN, Span, partial_len, visible};
-use crate::kv::KvLayer;
+use crate::generic::attention::{QUERIES, Queries, SPAN, Sight, Span, partial_len, visible};
+use crate::kv::{KvKind, KvLayer};
 use crate::pool::ThreadPool;
 use std::ops::Range;
+use std::sync::{Mutex, TryLockError};
 
 /// Causal attention of all rows, see [`crate::Engine::attention`].
 pub(crate) fn attention(
@@ -48,6 +49,7 @@ pub(crate) fn attention(
             start,
             rows: from..rows.min(from + tile),
             kv_head,
+            sight: Sight::Causal,
         }
     };
     let tasks = tiles * shape.kv_heads;
@@ -55,13 +57,7 @@ pub(crate) fn attention(
         pool.run(tasks, &|task| {
             let queries = queries_of(task);
             let spans = spans(shape, start, &queries.rows);
-            let stride = queries.count() * partial_len(shape.head_dim);
-            let mut partials = vec![0.0; spans.len() * stride];
-            for (index, partial) in spans.clone().zip(partials.chunks_exact_mut(stride)) {
-                // SAFETY: the table is that of an available ISA.
-                unsafe { (ops.attend)(&queries, cache, span(index), partial) };
-            }
-            merge_all(ops, &queries, &partials, &out);
+            attend_all(ops, &queries, cache, spans, &out);
         });
         return;
     }
@@ -72,6 +68,137 @@ pub(crate) fn attention(
         &(0..tasks).map(queries_of).collect::<Vec<_>>(),
         &out,
     );
+}
+
+/// Some queries over all their spans.
+fn attend_all(ops: &Ops, queries: &Queries, cache: &KvLayer, spans: Range<usize>, out: &Output) {
+    let stride = queries.count() * partial_len(cache.head_dim);
+    let mut partials = vec![0.0; spans.len() * stride];
+    for (index, partial) in spans.zip(partials.chunks_exact_mut(stride)) {
+        // SAFETY: the table is that of an available ISA.
+        unsafe { (ops.attend)(queries, cache, span(index), partial) };
+    }
+    merge_all(ops, queries, &partials, out);
+}
+
+/// Memory for [`crate::Engine::attention_within`]: each thread's keys and values of one head.
+pub struct HeadCaches {
+    head_dim: usize,
+    positions: usize,
+    caches: Vec<Mutex<KvLayer>>,
+}
+
+impl HeadCaches {
+    /// Memory for heads of `head_dim` in sequences of up to `positions`, on a pool of `threads`.
+    ///
+    /// # Panics
+    /// As [`KvLayer::new`].
+    pub fn new(kind: KvKind, head_dim: usize, positions: usize, threads: usize) -> HeadCaches {
+        let cache = |_| Mutex::new(KvLayer::new(kind, 1, head_dim, positions));
+        HeadCaches {
+            head_dim,
+            positions,
+            caches: (0..threads.max(1)).map(cache).collect(),
+        }
+    }
+
+    /// Positions that fit.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Calls `task` with a cache that no other thread has; there is one for each.
+    fn borrow<R>(&self, task: impl FnOnce(&mut KvLayer) -> R) -> R {
+        loop {
+            for cache in &self.caches {
+                match cache.try_lock() {
+                    Ok(mut cache) => return task(&mut cache),
+                    // What a task that panicked has left is written over.
+                    Err(TryLockError::Poisoned(cache)) => return task(&mut cache.into_inner()),
+                    Err(TryLockError::WouldBlock) => {}
+                }
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Queries (`[row][heads · head_dim]`), keys and values (`[row][kv_heads · head_dim]`).
+pub(crate) struct Rows<'a> {
+    pub queries: &'a [f32],
+    pub keys: &'a [f32],
+    pub values: &'a [f32],
+}
+
+/// Attention inside whole sequences, see [`crate::Engine::attention_within`]. A task is one head of
+/// one sequence.
+pub(crate) fn attention_within(
+    ops: &Ops,
+    pool: &ThreadPool,
+    shape: &AttentionShape,
+    lengths: &[usize],
+    rows: Rows,
+    caches: &HeadCaches,
+    out: &mut [f32],
+) {
+    let total: usize = lengths.iter().sum();
+    let width = shape.heads * shape.head_dim;
+    let kv_width = shape.kv_heads * shape.head_dim;
+    assert!(shape.window.is_none(), "a window needs a causal mask");
+    assert_eq!(rows.queries.len(), total * width, "queries against lengths");
+    assert_eq!(rows.keys.len(), total * kv_width, "keys against lengths");
+    assert_eq!(rows.values.len(), rows.keys.len(), "values against keys");
+    assert_eq!(
+        rows.queries.len(),
+        out.len(),
+        "attention output against queries"
+    );
+    assert_eq!(caches.head_dim, shape.head_dim, "head caches");
+    assert!(
+        lengths.iter().all(|&len| len <= caches.positions),
+        "sequences beyond the head caches"
+    );
+    let starts: Vec<usize> = lengths
+        .iter()
+        .scan(0, |end, len| {
+            *end += len;
+            Some(*end - len)
+        })
+        .collect();
+    let tile = (QUERIES * shape.kv_heads / shape.heads).max(1);
+    let output = Output {
+        data: out.as_mut_ptr(),
+        heads: shape.heads,
+        head_dim: shape.head_dim,
+    };
+    pool.run(lengths.len() * shape.kv_heads, &|task| {
+        let (sequence, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
+        let (start, len) = (starts[sequence], lengths[sequence]);
+        // SAFETY: this sequence's rows follow `start` rows of the output.
+        let out = unsafe { output.from_row(start) };
+        caches.borrow(|cache| {
+            for position in 0..len {
+                let at = (start + position) * kv_width + kv_head * shape.head_dim;
+                let (key, value) = (
+                    &rows.keys[at..][..shape.head_dim],
+                    &rows.values[at..][..shape.head_dim],
+                );
+                // SAFETY: the table is that of an available ISA.
+                unsafe { (ops.kv_store)(cache, position, 0, key, value) };
+            }
+            for first in (0..len).step_by(tile) {
+                let queries = Queries {
+                    shape,
+                    data: &rows.queries[start * width..(start + len) * width],
+                    start: 0,
+                    rows: first..len.min(first + tile),
+                    kv_head,
+                    sight: Sight::Whole(len),
+                };
+                attend_all(ops, &queries, cache, 0..len.div_ceil(SPAN), &out);
+            }
+        });
+    });
 }
 
 /// A few tasks' worth of queries, as when decoding: spans are spread over the threads instead.
@@ -143,6 +270,18 @@ struct Output {
 unsafe impl Sync for Output {}
 
 impl Output {
+    /// The output from a row on.
+    ///
+    /// # Safety
+    /// `row` must be within the output.
+    unsafe fn from_row(&self, row: usize) -> Output {
+        Output {
+            // SAFETY: `[row][heads][head_dim]`, as the caller promises.
+            data: unsafe { self.data.add(row * self.heads * self.head_dim) },
+            ..*self
+        }
+    }
+
     /// # Safety
     /// `row` and `head` must be within the output, and no other reference to this part alive.
     #[allow(clippy::mut_from_ref)]

@@ -1,7 +1,7 @@
 //! An instruction set and a thread pool, with the safe operations that a model is made of.
 
 use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
-use crate::attention;
+use crate::attention::{self, HeadCaches};
 use crate::generic::{self, Ops};
 use crate::isa::Isa;
 use crate::kv::KvLayer;
@@ -31,10 +31,12 @@ pub struct MatmulInput<'a> {
     pub quantized: Option<&'a QuantizedRows>,
 }
 
-/// One product `out = input · weightsᵀ` of a matmul.
+/// One product `out = input · weightsᵀ + bias` of a matmul.
 pub struct MatmulJob<'a> {
     /// `[output][cols]`
     pub weights: PackedMatrix<'a>,
+    /// Added to each row of the output.
+    pub bias: Option<&'a [f32]>,
     /// `[row][weights.rows]`
     pub out: &'a mut [f32],
 }
@@ -144,9 +146,28 @@ impl Engine {
     /// LayerNorm of each row of `weight.len()` floats (Ba et al. 2016).
     pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
         out.copy_from_slice(x);
+        self.layer_norm_in_place(out, weight, bias, eps);
+    }
+
+    /// [`Engine::layer_norm`] in place.
+    pub fn layer_norm_in_place(&self, x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
         // SAFETY: the table is that of an available ISA.
-        self.for_each_row(out, weight.len(), |_, row| unsafe {
+        self.for_each_row(x, weight.len(), |_, row| unsafe {
             (self.ops.layer_norm)(row, weight, bias, eps)
+        });
+    }
+
+    /// `x = layer_norm(x + y)` in one pass, see [`Engine::layer_norm`].
+    pub fn add_layer_norm(&self, x: &mut [f32], y: &[f32], weight: &[f32], bias: &[f32], eps: f32) {
+        assert_eq!(x.len(), y.len(), "sum of unequal lengths");
+        let width = weight.len();
+        self.for_each_row(x, width, |index, row| {
+            let y = &y[index * width..][..width];
+            // SAFETY: the table is that of an available ISA.
+            unsafe {
+                (self.ops.add)(row, y);
+                (self.ops.layer_norm)(row, weight, bias, eps);
+            }
         });
     }
 
@@ -194,12 +215,6 @@ impl Engine {
         });
     }
 
-    /// Adds `bias` to each row of `bias.len()` floats.
-    pub fn add_bias(&self, x: &mut [f32], bias: &[f32]) {
-        // SAFETY: the table is that of an available ISA.
-        self.for_each_row(x, bias.len(), |_, row| unsafe { (self.ops.add)(row, bias) });
-    }
-
     /// `x = cap · tanh(x / cap)`
     pub fn softcap(&self, x: &mut [f32], cap: f32) {
         // SAFETY: the table is that of an available ISA.
@@ -242,6 +257,29 @@ impl Engine {
         out: &mut [f32],
     ) {
         attention::attention(self.ops, &self.pool, shape, queries, start, cache, out);
+    }
+
+    /// Attention inside whole sequences: every row sees all rows of its own sequence, and no
+    /// others. The sequences follow each other, `lengths` rows each; queries and `out` are
+    /// `[row][heads · head_dim]`, keys and values `[row][kv_heads · head_dim]`. A sequence gives the
+    /// same bits alone or among others.
+    #[allow(clippy::too_many_arguments)]
+    pub fn attention_within(
+        &self,
+        shape: &AttentionShape,
+        lengths: &[usize],
+        queries: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        caches: &HeadCaches,
+        out: &mut [f32],
+    ) {
+        let rows = attention::Rows {
+            queries,
+            keys,
+            values,
+        };
+        attention::attention_within(self.ops, &self.pool, shape, lengths, rows, caches, out);
     }
 
     /// Calls `task(row, floats)` for each row of `cols` floats, on all threads if it pays.

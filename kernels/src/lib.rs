@@ -25,4 +25,5 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use attention::HeadCaches;
 pub use engine::{Activation, AttentionShape, Engine, MatmulInput, MatmulJob};

@@ -197,5 +197,12 @@ fn large_rows_are_shared_among_threads_with_the_same_bits() {
     same_everywhere(&x, |e, x| e.rms_norm_in_place(x, &weight, 1e-5));
     same_everywhere(&x, |e, x| e.activate(Activation::Silu, x));
     same_everywhere(&x, |e, out| e.add(out, &x));
-    same_everywhere(&x, |e, out| e.add_bias(out, &weight));
+    let sum = same_everywhere(&x, |e, out| {
+        e.add_layer_norm(out, &x, &weight, &weight, 1e-5)
+    });
+    let twice: Vec<f32> = x.iter().map(|x| x + x).collect();
+    let apart = same_everywhere(&twice, |e, out| {
+        e.layer_norm_in_place(out, &weight, &weight, 1e-5);
+    });
+    assert_eq!(bits(&sum), bits(&apart));
 }

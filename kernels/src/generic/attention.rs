@@ -25,6 +25,16 @@ pub(crate) struct Queries<'a> {
     pub start: usize,
     pub rows: Range<usize>,
     pub kv_head: usize,
+    pub sight: Sight,
+}
+
+/// Which positions queries see, and where these lie.
+#[derive(Clone, Copy)]
+pub(crate) enum Sight {
+    /// Those up to their own, within the window; the cache has every head.
+    Causal,
+    /// All of so many, whatever their own; the cache has their head alone.
+    Whole(usize),
 }
 
 /// Positions of which a partial result is made.
@@ -60,12 +70,22 @@ impl Queries<'_> {
 
     /// Positions that query `m` sees.
     fn visible(&self, m: usize) -> Range<usize> {
-        let position = self.start + self.place(m).0;
-        visible(self.shape, position)
+        match self.sight {
+            Sight::Causal => visible(self.shape, self.start + self.place(m).0),
+            Sight::Whole(positions) => 0..positions,
+        }
+    }
+
+    /// The head of the cache that the queries look at.
+    fn cache_head(&self) -> usize {
+        match self.sight {
+            Sight::Causal => self.kv_head,
+            Sight::Whole(_) => 0,
+        }
     }
 }
 
-/// Positions that a query at `position` sees.
+/// Positions that a query at `position` sees, with a causal mask.
 pub(crate) fn visible(shape: &AttentionShape, position: usize) -> Range<usize> {
     let from = shape
         .window
@@ -129,7 +149,7 @@ pub(crate) unsafe fn attend<L: Lanes>(
     span: Span,
     partial: &mut [f32],
 ) {
-    let head = queries.kv_head;
+    let head = queries.cache_head();
     let keys = cache.key_at(head, 0)..cache.key_at(head + 1, 0);
     let values = cache.value_at(head, 0)..cache.value_at(head + 1, 0);
     let head_dim = cache.head_dim;

@@ -9,7 +9,7 @@
 //! - `f16`, `f32`: four partial sums, of the columns with `k % 4` = 0, 1, 2, 3, each in order with
 //!   fused multiply-add, then `(p0 + p1) + (p2 + p3)`.
 //!
-//! The integer sums are exact, so their order is free. A kernel sees whole panels only; the rows
+//! The bias comes last. The integer sums are exact, so their order is free. A kernel sees whole panels only; the rows
 //! that pad the last panel never reach the output.
 
 mod block;
@@ -39,6 +39,7 @@ const TASKS_PER_THREAD: usize = 8;
 struct Product<'a> {
     weights: PackedMatrix<'a>,
     tiles: &'static Tiles,
+    bias: Option<&'a [f32]>,
     out: *mut f32,
     /// Index of its first panel among those of all products.
     first_panel: usize,
@@ -70,12 +71,17 @@ pub(crate) fn matmul(
             tokens * layout.rows(),
             "matmul output against weights"
         );
+        assert!(
+            job.bias.is_none_or(|bias| bias.len() == layout.rows()),
+            "bias against weights"
+        );
         if layout.kind().is_quantized() {
             check_quantized(input.quantized, tokens, layout);
         }
         products.push(Product {
             weights: job.weights,
             tiles: kernels.tiles(layout.kind()),
+            bias: job.bias,
             out: job.out.as_mut_ptr(),
             first_panel: panels,
         });
@@ -151,6 +157,17 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
                 let out = product.out.add(from * outputs + full.start * PANEL);
                 kernel(&block, out, outputs);
             }
+            if let Some(bias) = product.bias {
+                let columns = full.start * PANEL..full.end * PANEL;
+                for token in from..to {
+                    // SAFETY: what the kernel has just written.
+                    let out = unsafe {
+                        let out = product.out.add(token * outputs + columns.start);
+                        std::slice::from_raw_parts_mut(out, columns.len())
+                    };
+                    add(out, &bias[columns.clone()]);
+                }
+            }
         }
         if panels.end > whole {
             let block = Block::new(&product.weights, whole..whole + 1, input, from..to);
@@ -158,7 +175,10 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
             // SAFETY: as above, for a panel in memory of its own.
             unsafe { kernel(&block, padded.as_mut_ptr(), PANEL) };
             let rest = outputs - whole * PANEL;
-            for (token, row) in (from..to).zip(padded.chunks_exact(PANEL)) {
+            for (token, row) in (from..to).zip(padded.chunks_exact_mut(PANEL)) {
+                if let Some(bias) = product.bias {
+                    add(&mut row[..rest], &bias[whole * PANEL..]);
+                }
                 // SAFETY: the last `rest` outputs of this token, which no other task has.
                 unsafe {
                     let out = product.out.add(token * outputs + whole * PANEL);
@@ -167,4 +187,9 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
             }
         }
     }
+}
+
+/// `x += y`, while `x` is still in L1.
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }

@@ -155,6 +155,7 @@ fn run(isa: Isa, threads: usize, weights: PackedMatrix, input: MatmulInput) -> V
     let mut out = vec![f32::NAN; input.rows.len() / input.cols * weights.layout().rows()];
     let mut jobs = [MatmulJob {
         weights,
+        bias: None,
         out: &mut out,
     }];
     matmul(kernels(isa), &ThreadPool::new(threads), input, &mut jobs);
@@ -302,6 +303,7 @@ fn several_products_share_one_pass() {
             .zip(&mut outs)
             .map(|(p, out)| MatmulJob {
                 weights: p.matrix(),
+                bias: None,
                 out,
             })
             .collect();
@@ -309,6 +311,36 @@ fn several_products_share_one_pass() {
         for (packed, out) in packed.iter().zip(&outs) {
             let alone = run(isa, 1, packed.matrix(), input);
             assert_eq!(bits(out), bits(&alone), "{isa}, {}", packed.layout.kind());
+        }
+    }
+}
+
+#[test]
+fn biases_are_added_to_every_row() {
+    let mut random = Random(5);
+    for (rows, tokens) in [(7, 1), (48, 3), (83, 40)] {
+        let layout = Layout::new(Kind::F32, rows, 20).unwrap();
+        let mut floats = |len: usize| -> Vec<f32> { (0..len).map(|_| random.float()).collect() };
+        let (weights, x, bias) = (floats(rows * 20), floats(tokens * 20), floats(rows));
+        let packed = Packed::new(layout, |out| pack_floats(&layout, &weights, out).unwrap());
+        let input = MatmulInput {
+            rows: &x,
+            cols: 20,
+            quantized: None,
+        };
+        for isa in Isa::available() {
+            let mut expected = run(isa, 1, packed.matrix(), input);
+            let mut out = vec![f32::NAN; tokens * rows];
+            let mut jobs = [MatmulJob {
+                weights: packed.matrix(),
+                bias: Some(&bias),
+                out: &mut out,
+            }];
+            matmul(kernels(isa), &ThreadPool::new(2), input, &mut jobs);
+            for row in expected.chunks_exact_mut(rows) {
+                row.iter_mut().zip(&bias).for_each(|(x, b)| *x += b);
+            }
+            assert_eq!(bits(&out), bits(&expected), "{isa}, {tokens} x {rows}");
         }
     }
 }

@@ -70,15 +70,10 @@ pub fn forward<const N: usize>(
         cols,
         quantized: quantized.then_some(&*scratch),
     };
-    let biases = layers.each_ref().map(|(layer, _)| layer.bias.as_deref());
     let mut jobs = layers.map(|(layer, out)| MatmulJob {
         weights: file.view(&layer.weights),
+        bias: layer.bias.as_deref(),
         out,
     });
     engine.matmul(input, &mut jobs);
-    for (job, bias) in jobs.iter_mut().zip(biases) {
-        if let Some(bias) = bias {
-            engine.add_bias(job.out, bias);
-        }
-    }
 }
