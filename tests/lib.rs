@@ -2,7 +2,9 @@
 
 pub mod models;
 
-use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope};
+use kinglet::config::{
+    Activation, FeedForward, LayerConfig, ModelConfig, NormKind, Residual, Rope,
+};
 use kinglet::format::names::expected_weights;
 use kinglet_convert::checkpoint::{Checkpoint, Origin, Weight};
 use kinglet_convert::recipe::Recipe;
@@ -50,10 +52,14 @@ pub fn tiny_config() -> ModelConfig {
             };
             2
         ],
+        norm: NormKind::Rms,
         norm_eps: 1e-5,
+        residual: Residual::PreNorm,
         post_norms: false,
         qk_norms: false,
         qkv_biases: false,
+        biases: false,
+        feed_forward: FeedForward::Gated,
         activation: Activation::Silu,
         attention_scale: 8f32.powf(-0.5),
         embedding_scale: 1.0,
@@ -67,6 +73,7 @@ pub fn tiny_config() -> ModelConfig {
         attention_softcap: None,
         bos_token: None,
         eos_tokens: vec![0],
+        encoder: None,
     }
 }
 

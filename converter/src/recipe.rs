@@ -25,10 +25,10 @@ pub struct Quantize {
     pub group: usize,
     /// Whether `q4` has a minimum beside the scale.
     pub minimum: bool,
-    /// Kind of the embedding; by default `q8` where the layers are `q4`, else that of the layers.
+    /// Kind of the embedding (of tokens, positions and token types); by default `q8` where the layers are `q4`, else that of the layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embed: Option<String>,
-    /// Kind of the output head; by default that of the embedding. A tied head of another kind is
+    /// Kind of the output or classification head; by default that of the embedding. A tied head of another kind is
     /// written beside the embedding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
@@ -65,8 +65,8 @@ impl Kinds {
     /// The kind of the matrix `name`.
     pub fn of(&self, name: &str) -> Kind {
         match name {
-            "embed" => self.embed,
-            "head" => self.head,
+            "embed" | "positions" | "token_types" => self.embed,
+            "head" | "classifier" | "classifier_dense" => self.head,
             _ => self.layers,
         }
     }

@@ -175,7 +175,7 @@ pub(crate) fn attention_within(
         let (sequence, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
         let (start, len) = (starts[sequence], lengths[sequence]);
         // SAFETY: this sequence's rows follow `start` rows of the output.
-        let out = unsafe { output.from_row(start) };
+        let out = unsafe { output.skip(start) };
         caches.borrow(|cache| {
             for position in 0..len {
                 let at = (start + position) * kv_width + kv_head * shape.head_dim;
@@ -274,7 +274,7 @@ impl Output {
     ///
     /// # Safety
     /// `row` must be within the output.
-    unsafe fn from_row(&self, row: usize) -> Output {
+    unsafe fn skip(&self, row: usize) -> Output {
         Output {
             // SAFETY: `[row][heads][head_dim]`, as the caller promises.
             data: unsafe { self.data.add(row * self.heads * self.head_dim) },

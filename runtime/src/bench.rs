@@ -1,5 +1,7 @@
-//! Speed of a model: prompt processing and token generation, as `llama-bench` measures them.
+//! Speed of a model: prompt processing and token generation, as `llama-bench` measures them; texts
+//! to embeddings.
 
+use crate::encoder::{EmbedOptions, Encoder};
 use crate::error::Error;
 use crate::model::Model;
 use crate::session::{Session, SessionOptions};
@@ -165,6 +167,57 @@ impl<'m> Bench<'m> {
         let vocab = self.vocab as u64;
         let token = |i: u64| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % vocab;
         (0..count as u64).map(|i| token(i) as u32).collect()
+    }
+}
+
+/// Texts that an encoder embeds, several times.
+pub struct EmbedBench<'a> {
+    encoder: Encoder<'a>,
+    texts: &'a [String],
+    batch: usize,
+    options: EmbedOptions,
+    tokens: usize,
+}
+
+impl<'a> EmbedBench<'a> {
+    /// Prepares to embed `texts`, `batch` (at least 1) at a time, and does so once, so that memory
+    /// is there and cores are awake.
+    ///
+    /// # Errors
+    /// A text that cannot be embedded.
+    pub fn new(
+        encoder: Encoder<'a>,
+        texts: &'a [String],
+        batch: usize,
+        options: EmbedOptions,
+    ) -> Result<EmbedBench<'a>, Error> {
+        let tokens = encoder.tokenize(texts, options.truncate)?;
+        let mut bench = EmbedBench {
+            encoder,
+            texts,
+            batch: batch.max(1),
+            options,
+            tokens: tokens.iter().map(Vec::len).sum(),
+        };
+        bench.run()?;
+        Ok(bench)
+    }
+
+    /// Embeds all texts once; returns the seconds that it took, tokenizing included.
+    ///
+    /// # Errors
+    /// None that [`EmbedBench::new`] has not found.
+    pub fn run(&mut self) -> Result<f64, Error> {
+        let start = Instant::now();
+        for texts in self.texts.chunks(self.batch) {
+            self.encoder.embed(texts, &self.options)?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Tokens of all texts, special ones included.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 }
 

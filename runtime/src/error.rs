@@ -104,6 +104,59 @@ pub enum Error {
     /// A next token was asked for before any was given.
     #[error("there is nothing to continue: give at least one token")]
     NoTokens,
+    /// An encoder where a decoder is needed.
+    #[error(
+        "{}: this is an encoder ({architecture}): it turns texts into vectors or classes with \
+         `kinglet embed` or `kinglet classify`, and cannot continue them",
+        path.display()
+    )]
+    NotDecoder {
+        /// The file.
+        path: PathBuf,
+        /// Its architecture.
+        architecture: String,
+    },
+    /// A decoder where an encoder is needed.
+    #[error(
+        "{}: this is a decoder ({architecture}): it continues texts with `kinglet run` or \
+         `kinglet chat`; embeddings need an encoder, for example all-minilm-l6-v2",
+        path.display()
+    )]
+    NotEncoder {
+        /// The file.
+        path: PathBuf,
+        /// Its architecture.
+        architecture: String,
+    },
+    /// An encoder without a classification head.
+    #[error(
+        "{}: the model has no classification head: use `kinglet embed`, or a model made to \
+         classify texts (ForSequenceClassification)",
+        path.display()
+    )]
+    NoClassifier {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A text that is longer than an encoder takes.
+    #[error(
+        "text {text} has {found} tokens, but the model takes {limit}: \
+         shorten it, or cut it with --truncate"
+    )]
+    LongText {
+        /// Which of the texts, from 1 on.
+        text: usize,
+        /// Its tokens, special ones included.
+        found: usize,
+        /// Tokens that the model takes.
+        limit: usize,
+    },
+    /// A text without anything in it.
+    #[error("text {text} is empty: leave it out")]
+    EmptyText {
+        /// Which of the texts, from 1 on.
+        text: usize,
+    },
     /// A text too short to score.
     #[error(
         "the text has {found} tokens, fewer than one window of {window}: \

@@ -5,6 +5,7 @@ pub mod chat;
 pub mod cli;
 pub mod complete;
 pub mod config;
+pub mod encoder;
 mod error;
 pub mod eval;
 pub mod format;
@@ -13,6 +14,7 @@ pub mod sampler;
 pub mod session;
 pub mod tokenizer;
 
+pub use encoder::{EmbedOptions, Encoder};
 pub use error::Error;
 pub use model::Model;
 pub use session::{Session, SessionOptions};

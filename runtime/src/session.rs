@@ -57,6 +57,7 @@ impl<'m> Session<'m> {
     /// A session on `model`, see [`Model::session`].
     pub(crate) fn new(model: &'m Model, options: SessionOptions) -> Result<Session<'m>, Error> {
         let config = model.config();
+        model.check_decoder()?;
         let bytes = bytes(config, options.kv, options.context);
         let bytes = bytes.filter(|&bytes| options.context > 0 && bytes <= isize::MAX as usize / 2);
         let bytes = bytes.ok_or(Error::Context {

@@ -34,6 +34,18 @@ pub enum Command {
         kinglet chat -m model.kgl --system \"Answer in one sentence.\" --temp 0.2\n\n\
         /help in the chat lists its commands; Ctrl-C stops an answer, Ctrl-D ends the chat")]
     Chat(ChatArgs),
+    /// Turn texts into vectors: one line of JSON for each
+    #[command(after_help = "Examples:\n  \
+        kinglet embed -m minilm.kgl \"A small bird\" \"A wren\"\n  \
+        kinglet embed -m minilm.kgl --file lines.txt --no-text > vectors.jsonl\n  \
+        sort -u questions.txt | kinglet embed -m minilm.kgl --truncate\n  \
+        kinglet embed -m minilm.kgl --file lines.txt --bench --batch 1")]
+    Embed(EmbedArgs),
+    /// Classify texts: one line of JSON with the scores of each
+    #[command(after_help = "Examples:\n  \
+        kinglet classify -m sentiment.kgl \"What a lovely day\"\n  \
+        kinglet classify -m sentiment.kgl --file reviews.txt")]
+    Classify(ClassifyArgs),
     /// Show a model's configuration, its weights and the memory that it needs
     #[command(after_help = "Examples:\n  \
         kinglet info -m model.kgl\n  \
@@ -177,6 +189,74 @@ pub struct ChatArgs {
     /// The most tokens of an answer; -1: until the model ends it
     #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = -1, allow_negative_numbers = true)]
     pub predict: i64,
+}
+
+#[derive(Args)]
+pub struct TextArgs {
+    /// The texts [default: the lines of standard input]
+    #[arg(value_name = "TEXT")]
+    pub texts: Vec<String>,
+    /// Read the texts from a file, one per line
+    #[arg(short, long, conflicts_with = "texts")]
+    pub file: Option<PathBuf>,
+    /// Cut texts that are longer than the model takes
+    #[arg(long)]
+    pub truncate: bool,
+    /// Leave the texts out of the output
+    #[arg(long)]
+    pub no_text: bool,
+}
+
+#[derive(Args)]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub texts: TextArgs,
+    /// How the vectors of a text's tokens become one [default: as the model was made]
+    #[arg(long, value_enum)]
+    pub pooling: Option<Pooling>,
+    /// Whether vectors get length 1 [default: as the model was made]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub normalize: Option<bool>,
+    /// Measure the time from texts to vectors instead of printing them
+    #[arg(long)]
+    pub bench: bool,
+    /// Texts that --bench embeds at a time [default: all]
+    #[arg(long, value_name = "N", requires = "bench")]
+    pub batch: Option<usize>,
+    /// Runs of --bench over all texts
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    pub repeat: usize,
+}
+
+/// How the vectors of a text's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pooling {
+    /// Their mean
+    Mean,
+    /// That of the first token
+    Cls,
+    /// They stay: a list of vectors
+    None,
+}
+
+impl From<Pooling> for crate::config::Pooling {
+    fn from(pooling: Pooling) -> crate::config::Pooling {
+        match pooling {
+            Pooling::Mean => crate::config::Pooling::Mean,
+            Pooling::Cls => crate::config::Pooling::Cls,
+            Pooling::None => crate::config::Pooling::None,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub texts: TextArgs,
 }
 
 #[derive(Args)]

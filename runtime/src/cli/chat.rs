@@ -27,7 +27,7 @@ Ctrl-C stops an answer; a line that ends in \\ goes on in the next one
 
 /// Talks until the user ends it.
 pub fn run(args: &ChatArgs) -> Result<(), CliError> {
-    let model = load::model(&args.model)?;
+    let model = load::decoder(&args.model)?;
     let tokenizer = Tokenizer::of(model.file())?;
     let template = ChatTemplate::of(&model, &tokenizer)?;
     let options = load::session_options(&model, &args.context, &args.sampling)?;

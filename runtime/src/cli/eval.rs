@@ -20,7 +20,7 @@ pub fn run(args: &EvalArgs) -> Result<(), CliError> {
         return Err(CliError::Usage("--chunks 0: expected 1 or more".to_owned()));
     }
     let text = std::fs::read_to_string(&args.text).map_err(|e| Error::io(&args.text, e))?;
-    let model = load::model(&args.model)?;
+    let model = load::decoder(&args.model)?;
     let reference = args.reference.as_deref();
     let reference = reference
         .map(|path| load::other_model(path, &args.model.engine))

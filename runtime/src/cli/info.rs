@@ -3,6 +3,7 @@
 use super::args::InfoArgs;
 use super::error::CliError;
 use super::{load, print, print_json, units};
+use crate::config::Pooling;
 use crate::error::Error;
 use crate::format::{ModelFile, TensorInfo};
 use crate::session::cache_bytes;
@@ -65,7 +66,12 @@ pub fn run(args: &InfoArgs) -> Result<(), CliError> {
 fn gather<'a>(file: &'a ModelFile, args: &InfoArgs) -> Result<Info<'a>, CliError> {
     let config = file.config();
     let context = load::context_of(config.max_positions, &args.context)?;
-    let kv_cache = cache_bytes(config, args.context.kv, context).ok_or(Error::Context {
+    // Encoders keep nothing between texts.
+    let kv_cache = match config.encoder {
+        Some(_) => Some(0),
+        None => cache_bytes(config, args.context.kv, context),
+    };
+    let kv_cache = kv_cache.ok_or(Error::Context {
         context,
         trained: config.max_positions,
     })?;
@@ -154,10 +160,7 @@ fn text(info: &Info, tensors: bool) -> String {
         ),
         ("vocabulary", config.vocab_size.to_string()),
         ("trained for", format!("{} positions", config.max_positions)),
-        (
-            "chat template",
-            if info.chat_template { "yes" } else { "no" }.to_owned(),
-        ),
+        purpose(info),
         ("made by", info.provenance.made_by.clone()),
         (
             "ISA",
@@ -169,13 +172,16 @@ fn text(info: &Info, tensors: bool) -> String {
         ),
         (
             "memory",
-            format!(
-                "{} for weights + {} for a context of {} = {}",
-                units::bytes(info.memory.weights),
-                units::bytes(info.memory.kv_cache),
-                info.memory.context,
-                units::bytes(info.memory.total)
-            ),
+            match config.encoder {
+                Some(_) => format!("{} for weights", units::bytes(info.memory.weights)),
+                None => format!(
+                    "{} for weights + {} for a context of {} = {}",
+                    units::bytes(info.memory.weights),
+                    units::bytes(info.memory.kv_cache),
+                    info.memory.context,
+                    units::bytes(info.memory.total)
+                ),
+            },
         ),
     ];
     for (kind, of_kind) in &info.kinds {
@@ -204,4 +210,31 @@ fn text(info: &Info, tensors: bool) -> String {
         }
     }
     text
+}
+
+/// What a text becomes: for a decoder, whether it can chat.
+fn purpose(info: &Info) -> (&'static str, String) {
+    let Some(encoder) = &info.config.encoder else {
+        let chats = if info.chat_template { "yes" } else { "no" };
+        return ("chat template", chats.to_owned());
+    };
+    let pooled = match encoder.pooling {
+        Pooling::Mean => "mean of the tokens",
+        Pooling::Cls => "the first token",
+        Pooling::None => "a vector for each token",
+    };
+    let length = if encoder.normalize {
+        ", of length 1"
+    } else {
+        ""
+    };
+    let classes = match &encoder.classifier {
+        Some(classifier) => format!("; classes {}", classifier.labels.join(", ")),
+        None => String::new(),
+    };
+    let limit = encoder.max_tokens;
+    (
+        "embedding",
+        format!("{pooled}{length}; texts of up to {limit} tokens{classes}"),
+    )
 }

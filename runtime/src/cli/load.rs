@@ -29,6 +29,13 @@ pub fn model(args: &ModelArgs) -> Result<Model, CliError> {
     Ok(Model::new(file, engine(&args.engine)?)?)
 }
 
+/// Opens a model that continues texts.
+pub fn decoder(args: &ModelArgs) -> Result<Model, CliError> {
+    let model = model(args)?;
+    model.check_decoder()?;
+    Ok(model)
+}
+
 /// Opens a second model with the same number of threads.
 pub fn other_model(path: &Path, args: &EngineArgs) -> Result<Model, CliError> {
     Ok(Model::new(ModelFile::open(path)?, engine(args)?)?)

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod chat;
+mod embed;
 mod error;
 mod eval;
 mod info;
@@ -34,6 +35,8 @@ fn run_command(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Classify(args) => embed::classify(&args),
         Command::Info(args) => info::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Continues the prompt.
 pub fn run(args: &RunArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
-    let model = load::model(&args.model)?;
+    let model = load::decoder(&args.model)?;
     let tokenizer = Tokenizer::of(model.file())?;
     let tokens = tokens(&model, &tokenizer, &prompt, args.chat)?;
     let mut session = model.session(load::session_options(

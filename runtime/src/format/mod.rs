@@ -12,17 +12,26 @@
 //! | tensor | shape | when |
 //! |---|---|---|
 //! | `embed` | vocab × hidden | always |
-//! | `head` | vocab × hidden | untied, or tied but packed as another kind |
-//! | `norm` | hidden | always (the final norm) |
+//! | `positions` | first_position + max_positions × hidden | encoders with learned positions |
+//! | `token_types` | token_types × hidden | encoders with token types |
+//! | `embed_norm` | hidden | encoders with `embedding_norm` |
+//! | `head` | vocab × hidden | decoders: untied, or tied but packed as another kind |
+//! | `norm` | hidden | `residual: pre_norm` (the final norm) |
+//! | `classifier_dense` | hidden × hidden | encoders with `classifier` |
+//! | `classifier` | labels × hidden | encoders with `classifier` |
 //! | `layers.N.attn_norm`, `layers.N.ffn_norm` | hidden | always |
 //! | `layers.N.attn_post_norm`, `layers.N.ffn_post_norm` | hidden | `post_norms` |
 //! | `layers.N.q` | heads·head_dim × hidden | always |
 //! | `layers.N.k`, `layers.N.v` | kv_heads·head_dim × hidden | always |
-//! | `layers.N.q_bias`, `.k_bias`, `.v_bias` | outputs | `qkv_biases` |
 //! | `layers.N.q_norm`, `layers.N.k_norm` | head_dim | `qk_norms` |
 //! | `layers.N.o` | hidden × heads·head_dim | always |
-//! | `layers.N.gate`, `layers.N.up` | intermediate × hidden | always |
+//! | `layers.N.gate` | intermediate × hidden | `feed_forward: gated` |
+//! | `layers.N.up` | intermediate × hidden | always |
 //! | `layers.N.down` | hidden × intermediate | always |
+//!
+//! Biases stand beside as `NAME_bias`: those of q, k and v with `qkv_biases`, of every linear layer
+//! of a block with `biases`, of every norm with `norm: layer`, of `embed_norm` and the classifier
+//! always.
 
 mod mmap;
 pub mod names;

@@ -2,7 +2,7 @@
 
 use super::names::{expected_weights, optional_weights};
 use super::{Header, WeightInfo};
-use crate::config::{ModelConfig, Rope, RopeScaling};
+use crate::config::{EncoderConfig, ModelConfig, Residual, Rope, RopeScaling};
 use kinglet_kernels::packing::{Kind, Layout};
 
 /// The most layers: several times those of the deepest published decoders.
@@ -55,7 +55,9 @@ pub fn config(config: &ModelConfig) -> Result<(), String> {
         ));
     }
     for (index, layer) in config.layers.iter().enumerate() {
-        if layer.rope >= config.ropes.len() {
+        let learned = config.encoder.as_ref().and_then(|e| e.first_position);
+        let rotates = learned.is_none() || !config.ropes.is_empty() || layer.rope > 0;
+        if rotates && layer.rope >= config.ropes.len() {
             return Err(format!(
                 "layer {index} names rotary embedding {}, but there are {}",
                 layer.rope,
@@ -80,6 +82,12 @@ pub fn config(config: &ModelConfig) -> Result<(), String> {
     positive
         .into_iter()
         .try_for_each(|(name, found)| check_positive(name, found))?;
+    if config.post_norms && config.residual == Residual::PostNorm {
+        return Err("post_norms beside residual post_norm".to_owned());
+    }
+    if let Some(encoder) = &config.encoder {
+        check_encoder(encoder, config)?;
+    }
     let tokens = config.bos_token.iter().chain(&config.eos_tokens);
     for &token in tokens {
         if token as usize >= config.vocab_size {
@@ -97,6 +105,40 @@ fn check_positive(name: &str, found: f32) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{name} is {found}: expected a positive number"))
+}
+
+fn check_encoder(encoder: &EncoderConfig, config: &ModelConfig) -> Result<(), String> {
+    if let Some(first) = encoder.first_position
+        && (first > MAX_DIMENSION || config.max_positions > MAX_DIMENSION)
+    {
+        return Err(format!(
+            "{} positions after row {first}: expected at most {MAX_DIMENSION}",
+            config.max_positions
+        ));
+    }
+    if encoder.token_types > MAX_DIMENSION {
+        return Err(format!(
+            "token_types is {}: expected at most {MAX_DIMENSION}",
+            encoder.token_types
+        ));
+    }
+    if encoder.max_tokens == 0 || encoder.max_tokens > config.max_positions {
+        return Err(format!(
+            "max_tokens is {}: expected 1 to {}, the positions",
+            encoder.max_tokens, config.max_positions
+        ));
+    }
+    if config.layers.iter().any(|layer| layer.window.is_some()) {
+        return Err("an encoder with a sliding window is not supported".to_owned());
+    }
+    let labels = encoder.classifier.as_ref().map(|c| c.labels.len());
+    if labels.is_some_and(|labels| labels == 0 || labels > MAX_DIMENSION) {
+        return Err(format!(
+            "the classifier has {} labels: expected 1 to {MAX_DIMENSION}",
+            labels.unwrap_or(0)
+        ));
+    }
+    Ok(())
 }
 
 fn check_rope(rope: &Rope, head_dim: usize) -> Result<(), String> {

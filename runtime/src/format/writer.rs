@@ -204,14 +204,23 @@ fn plan(header: &Header) -> Result<Vec<Planned>, Error> {
             .keys()
             .filter(move |name| name.starts_with(&prefix))
     };
-    let rest = ["norm", "head"].into_iter();
-    let names = ["embed".to_owned()]
-        .into_iter()
+    // What is neither before the layers nor in one comes last: the final norm and the head.
+    let first = [
+        "embed",
+        "positions",
+        "token_types",
+        "embed_norm",
+        "embed_norm_bias",
+    ];
+    let is_first = |name: &&String| first.contains(&name.as_str());
+    let is_last = |name: &&String| !is_first(name) && !name.starts_with("layers.");
+    let mut last: Vec<&String> = header.weights.keys().filter(is_last).collect();
+    last.sort_by_key(|name| *name == "head");
+    let names = first.iter().map(|name| (*name).to_owned());
+    let names = names
+        .filter(|name| header.weights.contains_key(name))
         .chain((0..layers).flat_map(of_layer).cloned())
-        .chain(
-            rest.map(str::to_owned)
-                .filter(|name| header.weights.contains_key(name)),
-        );
+        .chain(last.into_iter().cloned());
     names
         .map(|name| {
             let stored = validate::stored(&header.weights[&name])

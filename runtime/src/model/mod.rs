@@ -1,21 +1,29 @@
 //! A model: mapped weights, immutable and shared by any number of sessions.
 
+mod block;
 mod decoder;
+mod encoder;
 mod linear;
+mod norm;
 mod rope;
 
 pub(crate) use decoder::Decoder;
+pub(crate) use encoder::EncoderMemory;
+
+use crate::config::NormKind;
 
 use crate::config::ModelConfig;
+use crate::encoder::Encoder;
 use crate::error::Error;
 use crate::format::ModelFile;
-use crate::format::names::layer;
 use crate::session::{Session, SessionOptions};
+use block::Block;
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::pool::ThreadPool;
 use kinglet_kernels::topology::Topology;
 use linear::Linear;
+use norm::Norm;
 use std::path::Path;
 
 /// A model ready to run.
@@ -23,27 +31,17 @@ pub struct Model {
     file: ModelFile,
     engine: Engine,
     embed: Linear,
-    layers: Vec<Layer>,
-    norm: Vec<f32>,
+    /// Tables of learned positions and token types.
+    positions: Option<Linear>,
+    token_types: Option<Linear>,
+    embed_norm: Option<Norm>,
+    blocks: Vec<Block>,
+    /// After the last block.
+    norm: Option<Norm>,
     /// The output head, where it is not the embedding itself.
     head: Option<Linear>,
-}
-
-/// The weights of one decoder block.
-struct Layer {
-    attn_norm: Vec<f32>,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    /// Norms of query and key heads.
-    qk_norms: Option<(Vec<f32>, Vec<f32>)>,
-    o: Linear,
-    attn_post_norm: Option<Vec<f32>>,
-    ffn_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-    ffn_post_norm: Option<Vec<f32>>,
+    /// Both layers of a classification head.
+    classifier: Option<(Linear, Linear)>,
 }
 
 impl Model {
@@ -63,17 +61,33 @@ impl Model {
     /// # Errors
     /// A tensor that the file lacks.
     pub fn new(file: ModelFile, engine: Engine) -> Result<Model, Error> {
-        let layers = 0..file.config().layers.len();
+        let config = file.config();
+        let linear = |name: &str| {
+            let open = || Linear::open(&file, name, false);
+            file.has(name).then(open).transpose()
+        };
+        let norm = |name: &str, kind: NormKind| {
+            let open = || Norm::open(&file, name, kind);
+            file.has(name).then(open).transpose()
+        };
+        let classifier = if file.has("classifier") {
+            let dense = Linear::open(&file, "classifier_dense", true)?;
+            Some((dense, Linear::open(&file, "classifier", true)?))
+        } else {
+            None
+        };
+        let blocks = 0..config.layers.len();
         Ok(Model {
             embed: Linear::open(&file, "embed", false)?,
-            layers: layers
-                .map(|i| Layer::open(&file, i))
+            positions: linear("positions")?,
+            token_types: linear("token_types")?,
+            embed_norm: norm("embed_norm", NormKind::Layer)?,
+            blocks: blocks
+                .map(|index| Block::open(&file, index))
                 .collect::<Result<_, _>>()?,
-            norm: file.vector("norm")?.to_vec(),
-            head: file
-                .has("head")
-                .then(|| Linear::open(&file, "head", false))
-                .transpose()?,
+            norm: norm("norm", config.norm)?,
+            head: linear("head")?,
+            classifier,
             file,
             engine,
         })
@@ -102,6 +116,28 @@ impl Model {
         Session::new(self, options)
     }
 
+    /// Whether the model continues texts.
+    ///
+    /// # Errors
+    /// It is an encoder.
+    pub fn check_decoder(&self) -> Result<(), Error> {
+        match self.config().encoder {
+            None => Ok(()),
+            Some(_) => Err(Error::NotDecoder {
+                path: self.file.path().to_owned(),
+                architecture: self.config().architecture.clone(),
+            }),
+        }
+    }
+
+    /// An encoder of texts.
+    ///
+    /// # Errors
+    /// A decoder, or a tokenizer that is damaged.
+    pub fn encoder(&self) -> Result<Encoder<'_>, Error> {
+        Encoder::new(self)
+    }
+
     /// Bytes of weights that decoding one token reads.
     pub fn bytes_per_token(&self) -> usize {
         self.matrices()
@@ -118,49 +154,10 @@ impl Model {
 
     /// The matrices of all layers.
     fn matrices(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(|layer| {
-            [
-                &layer.q,
-                &layer.k,
-                &layer.v,
-                &layer.o,
-                &layer.gate,
-                &layer.up,
-                &layer.down,
-            ]
-        })
+        self.blocks.iter().flat_map(Block::linears)
     }
 
     fn head(&self) -> &Linear {
         self.head.as_ref().unwrap_or(&self.embed)
-    }
-}
-
-impl Layer {
-    fn open(file: &ModelFile, index: usize) -> Result<Layer, Error> {
-        let config = file.config();
-        let name = |part: &str| layer(index, part);
-        let vector = |part: &str| file.vector(&name(part)).map(<[f32]>::to_vec);
-        let post = |part: &str| config.post_norms.then(|| vector(part)).transpose();
-        let linear = |part: &str, bias: bool| Linear::open(file, &name(part), bias);
-        let qk_norms = if config.qk_norms {
-            Some((vector("q_norm")?, vector("k_norm")?))
-        } else {
-            None
-        };
-        Ok(Layer {
-            attn_norm: vector("attn_norm")?,
-            q: linear("q", config.qkv_biases)?,
-            k: linear("k", config.qkv_biases)?,
-            v: linear("v", config.qkv_biases)?,
-            qk_norms,
-            o: linear("o", false)?,
-            attn_post_norm: post("attn_post_norm")?,
-            ffn_norm: vector("ffn_norm")?,
-            gate: linear("gate", false)?,
-            up: linear("up", false)?,
-            down: linear("down", false)?,
-            ffn_post_norm: post("ffn_post_norm")?,
-        })
     }
 }

@@ -57,6 +57,24 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Tokens of a text with all that the model wants around it, cut to `limit` so that what comes
+    /// after the text stays; and how many there were.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_within(&self, text: &str, limit: usize) -> Result<(Vec<u32>, usize), Error> {
+        let encoding = self.inner.encode_fast(text, true).map_err(failed)?;
+        let mut tokens = encoding.get_ids().to_vec();
+        let found = tokens.len();
+        if found > limit {
+            let special = encoding.get_special_tokens_mask().iter().rev();
+            let after = special.take_while(|&&special| special == 1).count();
+            let after = after.min(limit);
+            tokens.drain(limit - after..found - after);
+        }
+        Ok((tokens, found))
+    }
+
     /// The text of tokens, special ones left out.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! Metadata as a [`ModelConfig`].
 
 use super::reader::Contents;
-use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope, RopeScaling};
+use kinglet::config::{
+    Activation, FeedForward, LayerConfig, ModelConfig, NormKind, Residual, Rope, RopeScaling,
+};
 
 /// What [`parse`] supports.
 const SUPPORTED: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma3", "phi3"];
@@ -105,12 +107,16 @@ pub fn parse(contents: &Contents, factors: RopeFactors) -> Result<ModelConfig, S
         head_dim,
         max_positions: required("context_length")?,
         layers: (0..layers).map(layer).collect(),
+        norm: NormKind::Rms,
         norm_eps: eps.ok_or_else(|| {
             format!("metadata {name}.attention.layer_norm_rms_epsilon is missing")
         })?,
+        residual: Residual::PreNorm,
         post_norms: gemma,
         qk_norms: gemma || name == "qwen3",
         qkv_biases: name == "qwen2" || contents.tensors.contains_key("blk.0.attn_q.bias"),
+        biases: false,
+        feed_forward: FeedForward::Gated,
         activation: if gemma {
             Activation::GeluTanh
         } else {
@@ -124,6 +130,7 @@ pub fn parse(contents: &Contents, factors: RopeFactors) -> Result<ModelConfig, S
         attention_softcap: contents.float(&key("attn_logit_softcapping"))?,
         bos_token: None,
         eos_tokens: vec![],
+        encoder: None,
     };
     kinglet::format::validate::config(&config)?;
     Ok(config)

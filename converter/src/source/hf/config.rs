@@ -1,6 +1,9 @@
 //! `config.json` as a [`ModelConfig`].
 
-use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope, RopeScaling};
+use super::encoder;
+use kinglet::config::{
+    Activation, FeedForward, LayerConfig, ModelConfig, NormKind, Residual, Rope, RopeScaling,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -75,9 +78,13 @@ pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<ModelConfig, St
         value = value["text_config"].take();
     }
     let found = value["model_type"].as_str().unwrap_or("none").to_owned();
+    if encoder::SUPPORTED.contains(&found.as_str()) {
+        return encoder::parse(value);
+    }
     if !SUPPORTED.split(", ").any(|known| known == found) {
         return Err(format!(
-            "model_type {found:?} is not supported: expected one of {SUPPORTED}"
+            "model_type {found:?} is not supported: expected one of {SUPPORTED}, {}",
+            encoder::SUPPORTED.join(", ")
         ));
     }
     let mut config: Config = serde_path_to_error::deserialize(value).map_err(|e| e.to_string())?;
@@ -131,10 +138,14 @@ impl Config {
             head_dim,
             max_positions: self.max_position_embeddings,
             layers,
+            norm: NormKind::Rms,
             norm_eps: self.rms_norm_eps,
+            residual: Residual::PreNorm,
             post_norms: gemma,
             qk_norms: gemma || self.model_type == "qwen3",
             qkv_biases: self.model_type == "qwen2",
+            biases: false,
+            feed_forward: FeedForward::Gated,
             activation: self.activation()?,
             attention_scale: scalar.unwrap_or(head_dim as f32).powf(-0.5),
             embedding_scale: if gemma {
@@ -148,6 +159,7 @@ impl Config {
             attention_softcap: self.attn_logit_softcapping,
             bos_token: None,
             eos_tokens: tokens(&self.eos_token_id)?,
+            encoder: None,
         };
         kinglet::format::validate::config(&model)?;
         Ok(model)

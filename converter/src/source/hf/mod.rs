@@ -1,10 +1,12 @@
 //! A Hugging Face folder as a source: `config.json`, `tokenizer.json`, safetensors weights.
 
 mod config;
+mod encoder;
 mod safetensors;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+mod vocab;
 mod weights;
 
 pub use safetensors::parse_header;
@@ -18,8 +20,8 @@ use std::path::Path;
 /// Opens a folder; weights are read later, as they are needed.
 ///
 /// # Errors
-/// Files that are missing or damaged, that contradict each other, or an architecture that no
-/// decoder of ours can run.
+/// Files that are missing or damaged, that contradict each other, or an architecture that we
+/// cannot run.
 pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
     from_folder(&Folder::on_disk(folder))
 }
@@ -42,9 +44,10 @@ pub fn from_folder(folder: &Folder) -> Result<Checkpoint, Error> {
     let tokenizer = tokenizer::read(folder)?;
     let path = folder.path().join("tokenizer.json");
     check(&path, &tokenizer.json, config.vocab_size)?;
+    encoder::read_pooling(folder, &mut config)?;
     config.bos_token = tokenizer
         .bos_token
-        .filter(|&token| (token as usize) < config.vocab_size);
+        .filter(|&token| (token as usize) < config.vocab_size && config.encoder.is_none());
     config
         .eos_tokens
         .retain(|&token| (token as usize) < config.vocab_size);

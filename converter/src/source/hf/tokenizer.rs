@@ -1,5 +1,7 @@
-//! The tokenizer's files: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`.
+//! The tokenizer's files: `tokenizer.json` (or `vocab.txt`), `tokenizer_config.json`,
+//! `chat_template.jinja`.
 
+use super::vocab;
 use crate::Error;
 use crate::source::folder::Folder;
 use serde_json::Value;
@@ -18,20 +20,17 @@ pub struct TokenizerFiles {
 /// Reads the tokenizer's files.
 ///
 /// # Errors
-/// No `tokenizer.json`, or files that are not what they should be.
+/// Neither `tokenizer.json` nor `vocab.txt`, or files that are not what they should be.
 pub fn read(folder: &Folder) -> Result<TokenizerFiles, Error> {
-    let json = folder.read("tokenizer.json")?.ok_or_else(|| {
-        Error::source(
-            folder.path(),
-            "tokenizer.json is missing: with transformers, \
-             AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) makes it",
-        )
-    })?;
-    let parsed = json_of(&folder.path().join("tokenizer.json"), &json)?;
     let settings = match folder.read("tokenizer_config.json")? {
         Some(text) => json_of(&folder.path().join("tokenizer_config.json"), &text)?,
         None => Value::Null,
     };
+    let json = match folder.read("tokenizer.json")? {
+        Some(json) => json,
+        None => from_vocab(folder, &settings)?,
+    };
+    let parsed = json_of(&folder.path().join("tokenizer.json"), &json)?;
     let template = folder.read("chat_template.jinja")?;
     let template = template.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Ok(TokenizerFiles {
@@ -39,6 +38,20 @@ pub fn read(folder: &Folder) -> Result<TokenizerFiles, Error> {
         chat_template: template.or_else(|| chat_template(&settings)),
         json,
     })
+}
+
+/// What `vocab.txt` makes, where there is no `tokenizer.json`.
+fn from_vocab(folder: &Folder, settings: &Value) -> Result<Vec<u8>, Error> {
+    let path = folder.path().join("vocab.txt");
+    let vocab = folder.read("vocab.txt")?.ok_or_else(|| {
+        Error::source(
+            folder.path(),
+            "tokenizer.json is missing: with transformers, \
+             AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) makes it",
+        )
+    })?;
+    let vocab = String::from_utf8(vocab).map_err(|e| Error::source(&path, e.to_string()))?;
+    vocab::tokenizer_json(&vocab, settings).map_err(|reason| Error::source(&path, reason))
 }
 
 fn json_of(path: &Path, bytes: &[u8]) -> Result<Value, Error> {

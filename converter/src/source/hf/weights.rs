@@ -1,5 +1,6 @@
 //! From the tensor names of `transformers` to ours.
 
+use super::encoder;
 use super::safetensors::{Shards, Tensor};
 use crate::Error;
 use crate::checkpoint::Weight;
@@ -142,6 +143,9 @@ fn place(
         .tensors
         .contains_key(&format!("{prefix}embed_tokens.weight"));
     let model = format!("{prefix}{}", if alone { "" } else { "model." });
+    if config.encoder.is_some() {
+        return whole(encoder::tensor(config, name, shards));
+    }
     match name {
         "embed" => return whole(format!("{model}embed_tokens.weight")),
         "norm" => return whole(format!("{model}norm.weight")),

@@ -1,0 +1,284 @@
+//! One block, attention and feed-forward, as decoders and encoders share it.
+
+use super::Model;
+use super::linear::{Linear, forward};
+use super::norm::Norm;
+use super::rope::RopeTable;
+use crate::config::{self, FeedForward, LayerConfig, ModelConfig, Residual};
+use crate::error::Error;
+use crate::format::ModelFile;
+use crate::format::names::layer;
+use kinglet_kernels::activations::QuantizedRows;
+use kinglet_kernels::kv::KvLayer;
+use kinglet_kernels::{Activation, AttentionShape, HeadCaches};
+
+/// The weights of one block.
+pub struct Block {
+    attn_norm: Norm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    /// Norms of query and key heads.
+    qk_norms: Option<(Norm, Norm)>,
+    o: Linear,
+    attn_post_norm: Option<Norm>,
+    ffn_norm: Norm,
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
+    ffn_post_norm: Option<Norm>,
+}
+
+/// What rows see beside themselves.
+pub enum Sight<'a> {
+    /// A sequence's cache, which holds what is before position `start`, where the rows follow.
+    Cache {
+        cache: &'a mut KvLayer,
+        start: usize,
+    },
+    /// The rows of their own sequence; the sequences follow each other, of these lengths.
+    Sequences {
+        lengths: &'a [usize],
+        caches: &'a HeadCaches,
+    },
+}
+
+/// Memory for a number of rows; nothing else is allocated per block.
+pub struct Scratch {
+    /// The residual stream.
+    pub x: Vec<f32>,
+    /// Its norm, then the output of attention or feed-forward.
+    pub normed: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// For the input of linear layers.
+    pub quantized: QuantizedRows,
+}
+
+impl Scratch {
+    /// Memory for up to `rows` rows.
+    pub fn new(config: &ModelConfig, rows: usize) -> Scratch {
+        let floats = |width: usize| vec![0.0; rows * width];
+        let keys = config.kv_heads * config.head_dim;
+        let queries = config.heads * config.head_dim;
+        let gate = match config.feed_forward {
+            FeedForward::Gated => config.intermediate_size,
+            FeedForward::Plain => 0,
+        };
+        Scratch {
+            x: floats(config.hidden_size),
+            normed: floats(config.hidden_size),
+            q: floats(queries),
+            k: floats(keys),
+            v: floats(keys),
+            attended: floats(queries),
+            gate: floats(gate),
+            up: floats(config.intermediate_size),
+            quantized: QuantizedRows::default(),
+        }
+    }
+}
+
+impl Block {
+    /// The weights of block `index`.
+    ///
+    /// # Errors
+    /// A tensor that the file lacks.
+    pub fn open(file: &ModelFile, index: usize) -> Result<Block, Error> {
+        let config = file.config();
+        let name = |part: &str| layer(index, part);
+        let norm = |part: &str| Norm::open(file, &name(part), config.norm);
+        let post = |part: &str| config.post_norms.then(|| norm(part)).transpose();
+        let linear = |part: &str, bias: bool| Linear::open(file, &name(part), bias);
+        let qkv_biases = config.qkv_biases || config.biases;
+        let qk_norms = if config.qk_norms {
+            Some((norm("q_norm")?, norm("k_norm")?))
+        } else {
+            None
+        };
+        let gate = match config.feed_forward {
+            FeedForward::Gated => Some(linear("gate", config.biases)?),
+            FeedForward::Plain => None,
+        };
+        Ok(Block {
+            attn_norm: norm("attn_norm")?,
+            q: linear("q", qkv_biases)?,
+            k: linear("k", qkv_biases)?,
+            v: linear("v", qkv_biases)?,
+            qk_norms,
+            o: linear("o", config.biases)?,
+            attn_post_norm: post("attn_post_norm")?,
+            ffn_norm: norm("ffn_norm")?,
+            gate,
+            up: linear("up", config.biases)?,
+            down: linear("down", config.biases)?,
+            ffn_post_norm: post("ffn_post_norm")?,
+        })
+    }
+
+    /// Every linear layer.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let always = [&self.q, &self.k, &self.v, &self.o, &self.up, &self.down];
+        always.into_iter().chain(&self.gate)
+    }
+
+    /// Runs the first `rows` rows of [`Scratch::x`] through the block.
+    pub fn forward(
+        &self,
+        model: &Model,
+        layer: &LayerConfig,
+        rope: Option<&RopeTable>,
+        sight: Sight,
+        scratch: &mut Scratch,
+        rows: usize,
+    ) {
+        self.attention(model, layer, rope, sight, scratch, rows);
+        self.feed_forward(model, scratch, rows);
+    }
+
+    /// `x += attention(norm(x))`, or `x = norm(x + attention(x))`.
+    fn attention(
+        &self,
+        model: &Model,
+        layer: &LayerConfig,
+        rope: Option<&RopeTable>,
+        sight: Sight,
+        scratch: &mut Scratch,
+        rows: usize,
+    ) {
+        let (engine, file, config) = (&model.engine, &model.file, model.config());
+        let x = &mut scratch.x[..rows * config.hidden_size];
+        let normed = &mut scratch.normed[..rows * config.hidden_size];
+        let q = &mut scratch.q[..rows * self.q.outputs()];
+        let k = &mut scratch.k[..rows * self.k.outputs()];
+        let v = &mut scratch.v[..rows * self.v.outputs()];
+        let attended = &mut scratch.attended[..q.len()];
+        let quantized = &mut scratch.quantized;
+
+        let input = self.input(model, &self.attn_norm, x, normed);
+        let projections = [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v)];
+        forward(engine, file, input, quantized, projections);
+        if let Some((q_norm, k_norm)) = &self.qk_norms {
+            q_norm.apply_in_place(engine, q);
+            k_norm.apply_in_place(engine, k);
+        }
+        if let Some(rope) = rope {
+            rotate(model, rope, &sight, q, k);
+        }
+        let shape = AttentionShape {
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: config.attention_scale,
+            window: layer.window,
+            softcap: config.attention_softcap,
+        };
+        match sight {
+            Sight::Cache { cache, start } => {
+                engine.kv_append(cache, start, k, v);
+                engine.attention(&shape, q, start, cache, attended);
+            }
+            Sight::Sequences { lengths, caches } => {
+                engine.attention_within(&shape, lengths, q, k, v, caches, attended);
+            }
+        }
+        let output = [(&self.o, &mut *normed)];
+        forward(engine, file, attended, quantized, output);
+        if let Some(norm) = &self.attn_post_norm {
+            norm.apply_in_place(engine, normed);
+        }
+        self.add(model, &self.attn_norm, x, normed);
+    }
+
+    /// The same around `down(activation(gate(x)) · up(x))` or `down(activation(up(x)))`.
+    fn feed_forward(&self, model: &Model, scratch: &mut Scratch, rows: usize) {
+        let (engine, file, config) = (&model.engine, &model.file, model.config());
+        let x = &mut scratch.x[..rows * config.hidden_size];
+        let normed = &mut scratch.normed[..rows * config.hidden_size];
+        let up = &mut scratch.up[..rows * config.intermediate_size];
+        let quantized = &mut scratch.quantized;
+        let activation = match config.activation {
+            config::Activation::Silu => Activation::Silu,
+            config::Activation::Gelu => Activation::Gelu,
+            config::Activation::GeluTanh => Activation::GeluTanh,
+        };
+
+        let input = self.input(model, &self.ffn_norm, x, normed);
+        let activated = match &self.gate {
+            Some(weights) => {
+                let gate = &mut scratch.gate[..up.len()];
+                let projections = [(weights, &mut *gate), (&self.up, &mut *up)];
+                forward(engine, file, input, quantized, projections);
+                engine.activate_gated(activation, gate, up);
+                gate
+            }
+            None => {
+                forward(engine, file, input, quantized, [(&self.up, &mut *up)]);
+                engine.activate(activation, up);
+                up
+            }
+        };
+        let output = [(&self.down, &mut *normed)];
+        forward(engine, file, activated, quantized, output);
+        if let Some(norm) = &self.ffn_post_norm {
+            norm.apply_in_place(engine, normed);
+        }
+        self.add(model, &self.ffn_norm, x, normed);
+    }
+
+    /// What attention or feed-forward works on: the residual stream, or its norm.
+    fn input<'a>(
+        &self,
+        model: &Model,
+        norm: &Norm,
+        x: &'a [f32],
+        normed: &'a mut [f32],
+    ) -> &'a [f32] {
+        match model.config().residual {
+            Residual::PreNorm => {
+                norm.apply(&model.engine, x, normed);
+                normed
+            }
+            Residual::PostNorm => x,
+        }
+    }
+
+    /// Takes an output into the residual stream.
+    fn add(&self, model: &Model, norm: &Norm, x: &mut [f32], output: &[f32]) {
+        match model.config().residual {
+            Residual::PreNorm => model.engine.add(x, output),
+            Residual::PostNorm => norm.add_and_apply(&model.engine, x, output),
+        }
+    }
+}
+
+/// Rotates queries and keys by their positions.
+fn rotate(model: &Model, rope: &RopeTable, sight: &Sight, q: &mut [f32], k: &mut [f32]) {
+    let (engine, config) = (&model.engine, model.config());
+    let (queries, keys) = (
+        config.heads * config.head_dim,
+        config.kv_heads * config.head_dim,
+    );
+    let total = q.len() / queries;
+    let mut rotate = |first: usize, rows: usize, start: usize| {
+        let (cos, sin) = rope.rows(start, rows);
+        let q = &mut q[first * queries..(first + rows) * queries];
+        engine.rope(q, config.heads, config.head_dim, cos, sin);
+        let k = &mut k[first * keys..(first + rows) * keys];
+        engine.rope(k, config.kv_heads, config.head_dim, cos, sin);
+    };
+    match sight {
+        Sight::Cache { start, .. } => rotate(0, total, *start),
+        Sight::Sequences { lengths, .. } => {
+            let mut first = 0;
+            for &rows in *lengths {
+                rotate(first, rows, 0);
+                first += rows;
+            }
+        }
+    }
+}
