@@ -6,8 +6,14 @@ use hf_hub::{Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 /// Files beside the weights that a conversion reads.
-const SMALL: [&str; 5] = [
+const SMALL: [&str; 11] = [
     "config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_roberta_config.json",
+    "vocab.txt",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -44,7 +50,9 @@ pub fn pull(repository: &str, cache: &Path) -> Result<PathBuf, Error> {
         if wanted(file) {
             let path = repo.get(file).map_err(failed)?;
             weights |= file.ends_with(".safetensors");
-            folder = path.parent().map(Path::to_owned);
+            if !file.contains('/') {
+                folder = path.parent().map(Path::to_owned);
+            }
         }
     }
     folder.filter(|_| weights).ok_or_else(|| Error::Pull {

@@ -7,7 +7,7 @@ mod catalogue;
 mod hub;
 mod wheel;
 
-pub use catalogue::{CATALOGUE, Entry, Part};
+pub use catalogue::{CATALOGUE, Entry, Part, Target};
 
 use crate::Error;
 use std::path::PathBuf;
@@ -101,8 +101,11 @@ mod tests {
     fn the_catalogue_is_sound() {
         for entry in CATALOGUE {
             assert_eq!(entry.name, entry.name.to_lowercase());
-            assert_eq!(entry.sha256.len(), 64);
-            assert!(!entry.parts.is_empty());
+            assert!(!entry.files.is_empty());
+            for target in entry.files {
+                assert_eq!(target.sha256.len(), 64, "{}", target.path);
+                assert!(!target.parts.is_empty(), "{}", target.path);
+            }
         }
     }
 }

