@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod compare;
 mod convert;
 mod error;
 pub mod pack;

@@ -12,6 +12,7 @@ pub mod format;
 pub mod model;
 pub mod sampler;
 pub mod session;
+pub mod similarity;
 pub mod tokenizer;
 
 pub use encoder::{EmbedOptions, Encoder};

@@ -15,7 +15,8 @@ use std::path::PathBuf;
         kinglet-convert ./SmolLM2-135M-Instruct -o smollm2.kgl\n  \
         kinglet-convert model.gguf -o model.kgl --quant q8\n  \
         kinglet-convert smollm2-135m-instruct -o best.kgl --quant q4 --min --head q8\n  \
-        kinglet-convert hf:Qwen/Qwen2.5-0.5B-Instruct -o qwen.kgl --quant q4 --group 64"
+        kinglet-convert hf:Qwen/Qwen2.5-0.5B-Instruct -o qwen.kgl --quant q4 --group 64\n  \
+        kinglet-convert compare f16.kgl q8.kgl q4.kgl --text news.txt --out report/"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -30,6 +31,15 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Fetch a model of the catalogue, or any Hugging Face repository (hf:OWNER/NAME)
     Pull(PullArgs),
+    /// Compare variants of a model: size, speed, memory, quality; as a table and a page with plots
+    #[command(after_help = "Examples:\n  \
+        kinglet-convert compare f16.kgl q8.kgl q4.kgl --text news.txt --out report/\n  \
+        kinglet-convert compare f32.kgl q8.kgl q4.kgl --text news.txt \
+        --similarity docs.txt judgements.txt")]
+    Compare(CompareArgs),
+    /// What one model costs a process of its own
+    #[command(hide = true)]
+    Probe(ProbeArgs),
     /// Print a completion script
     #[command(after_help = "Example:\n  \
         kinglet-convert completions bash > ~/.local/share/bash-completion/completions/kinglet-convert")]
@@ -100,4 +110,48 @@ pub struct PullArgs {
     /// List the catalogue
     #[arg(long)]
     pub list: bool,
+}
+
+#[derive(Args)]
+pub struct CompareArgs {
+    /// The model that the others are measured against, a .kgl file
+    #[arg(value_name = "REF")]
+    pub reference: PathBuf,
+    /// Variants of it
+    #[arg(value_name = "VARIANT", required = true)]
+    pub variants: Vec<PathBuf>,
+    /// The text to measure quality on, a UTF-8 file; encoders embed its lines
+    #[arg(long, value_name = "TXT")]
+    pub text: PathBuf,
+    /// The folder to write report.html, report.md and report.json to
+    #[arg(short, long, value_name = "FOLDER", default_value = "report")]
+    pub out: PathBuf,
+    /// For encoders: documents, one per line, and a matrix of how alike people find them
+    #[arg(long, num_args = 2, value_names = ["DOCS", "JUDGEMENTS"])]
+    pub similarity: Vec<PathBuf>,
+    /// Tokens of a window; its second half is scored
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    pub ctx: usize,
+    /// The most windows [default: the whole text]
+    #[arg(long, value_name = "N")]
+    pub chunks: Option<usize>,
+    /// Tokens of the prompt that speed is measured with
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    pub prompt: usize,
+    /// Tokens that are generated for it
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 64)]
+    pub n: usize,
+    /// Runs of each measurement of speed
+    #[arg(short, long, default_value_t = 5)]
+    pub repeat: usize,
+    /// Threads [default: the performance cores]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct ProbeArgs {
+    pub model: PathBuf,
+    pub threads: usize,
+    pub prompt: usize,
 }

@@ -1,6 +1,7 @@
 //! The command line: a thin client of the library.
 
 mod args;
+mod compare;
 mod convert;
 mod pull;
 mod quickstart;
@@ -31,6 +32,8 @@ fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Some(Command::Quickstart(args)) => quickstart::run(&args),
         Some(Command::Pull(args)) => pull::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Probe(args)) => compare::run_probe(&args),
         Some(Command::Completions { shell }) => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "kinglet-convert", &mut script);

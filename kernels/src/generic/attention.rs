@@ -63,6 +63,7 @@ impl Queries<'_> {
         )
     }
 
+    #[inline(always)]
     fn query(&self, m: usize) -> &[f32] {
         let (row, head) = self.place(m);
         &self.data[(row * self.shape.heads + head) * self.shape.head_dim..][..self.shape.head_dim]

