@@ -141,7 +141,8 @@ fn encoders_are_compared_by_cosine_and_judgements() {
         markdown.contains("Spearman") && markdown.contains("texts/s"),
         "{markdown}"
     );
-    assert_eq!(found.html().matches("<svg").count(), 2);
+    // Correlation and cosine, each against size and speed.
+    assert_eq!(found.html().matches("<svg").count(), 4);
 }
 
 #[test]

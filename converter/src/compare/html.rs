@@ -83,58 +83,79 @@ fn table(comparison: &Comparison) -> String {
     text + "</tbody>\n</table>\n"
 }
 
-/// Quality against size, and against speed.
+/// A measure of quality: its axis, and the figure of a model where there is one.
+type Measure = (Axis, fn(&Quality) -> Option<f64>);
+
+/// What Spearman's correlation over some thousand pairs is good to.
+const SPEARMAN_SPAN: f64 = 0.05;
+
+/// Each measure of quality against size, and against speed.
 fn plots(comparison: &Comparison) -> String {
-    let decodes = comparison.conditions.tokens_scored.is_some();
-    let judged = comparison.conditions.similarity.is_some();
-    let (title, better) = match (decodes, judged) {
-        (true, _) => ("perplexity", Better::Lower),
-        (false, true) => ("Spearman", Better::Higher),
-        (false, false) => ("cosine to the reference, mean", Better::Higher),
-    };
-    let y = Axis {
-        title: title.to_owned(),
+    let axis = |title, better, least_span| Axis {
+        title,
         better,
+        least_span,
     };
+    let measures: [Measure; 3] = [
+        (
+            axis("perplexity", Better::Lower, 0.0),
+            |quality| match quality {
+                Quality::Decoder(evaluation) => Some(evaluation.perplexity),
+                Quality::Encoder(_) => None,
+            },
+        ),
+        (
+            axis("Spearman", Better::Higher, SPEARMAN_SPAN),
+            |quality| match quality {
+                Quality::Decoder(_) => None,
+                Quality::Encoder(quality) => quality.spearman,
+            },
+        ),
+        (
+            axis("cosine to the reference", Better::Higher, 0.0),
+            |quality| match quality {
+                Quality::Decoder(_) => None,
+                // The reference agrees with itself.
+                Quality::Encoder(quality) => {
+                    Some(quality.cosine_to_reference.map_or(1.0, |c| c.mean))
+                }
+            },
+        ),
+    ];
+    let decodes = comparison.conditions.tokens_scored.is_some();
     let speed = if decodes {
         "decode, tokens/s"
     } else {
         "single texts/s"
     };
-    let size = Axis {
-        title: "file, MB".to_owned(),
-        better: Better::Lower,
-    };
-    let speed = Axis {
-        title: speed.to_owned(),
-        better: Better::Higher,
-    };
-    let points = |x: &dyn Fn(&Entry) -> f64| -> Vec<Point> {
-        let point = |model: &Entry| Point {
-            name: model.name.clone(),
-            x: x(model),
-            y: quality(model),
-        };
-        comparison.models.iter().map(point).collect()
-    };
-    let by_size = points(&|model| model.bytes as f64 / 1e6);
-    let by_speed = points(&|model| model.speed.felt());
-    let figure = |caption: &str, svg: String| {
-        format!("<figure>\n<figcaption>{caption}</figcaption>\n{svg}</figure>\n")
-    };
-    figure("Quality against size", svg(&by_size, &size, &y))
-        + &figure("Quality against speed", svg(&by_speed, &speed, &y))
-}
-
-/// The figure on the plots' upright axis.
-fn quality(model: &Entry) -> f64 {
-    match &model.quality {
-        Quality::Decoder(evaluation) => evaluation.perplexity,
-        Quality::Encoder(quality) => quality
-            .spearman
-            // The reference agrees with itself.
-            .unwrap_or_else(|| quality.cosine_to_reference.map_or(1.0, |c| c.mean)),
+    let against: [(&str, Axis, fn(&Entry) -> f64); 2] = [
+        ("size", axis("file, MB", Better::Lower, 0.0), |m| {
+            m.bytes as f64 / 1e6
+        }),
+        ("speed", axis(speed, Better::Higher, 0.0), |m| {
+            m.speed.felt()
+        }),
+    ];
+    let mut text = String::new();
+    for (y, quality) in &measures {
+        for (name, x, place) in &against {
+            let points = comparison.models.iter().filter_map(|model| {
+                Some(Point {
+                    name: model.name.clone(),
+                    x: place(model),
+                    y: quality(&model.quality)?,
+                })
+            });
+            let points: Vec<Point> = points.collect();
+            if points.is_empty() {
+                continue;
+            }
+            let svg = svg(&points, x, y);
+            let caption = format!("Quality ({}) against {name}", y.title);
+            text += &format!("<figure>\n<figcaption>{caption}</figcaption>\n{svg}</figure>\n");
+        }
     }
+    text
 }
 
 fn origin(model: &Entry) -> String {

@@ -13,8 +13,10 @@ pub struct Point {
 
 /// An axis: what it shows, and which end is the good one.
 pub struct Axis {
-    pub title: String,
+    pub title: &'static str,
     pub better: Better,
+    /// The least span to show, so that differences that mean nothing look like nothing.
+    pub least_span: f64,
 }
 
 const WIDTH: f64 = 560.0;
@@ -25,8 +27,9 @@ const MARGINS: [f64; 4] = [70.0, 20.0, 20.0, 50.0];
 /// Draws points; the first is the reference.
 pub fn svg(points: &[Point], x: &Axis, y: &Axis) -> String {
     let [left, right, top, bottom] = MARGINS;
-    let xs = Scale::new(points.iter().map(|p| p.x), left, WIDTH - right);
-    let ys = Scale::new(points.iter().map(|p| p.y), HEIGHT - bottom, top);
+    let (x_values, y_values) = (points.iter().map(|p| p.x), points.iter().map(|p| p.y));
+    let xs = Scale::new(x_values, x.least_span, left, WIDTH - right);
+    let ys = Scale::new(y_values, y.least_span, HEIGHT - bottom, top);
     let mut body = String::new();
     for tick in &xs.ticks {
         let (at, label) = (xs.place(*tick), xs.label(*tick));
@@ -85,8 +88,8 @@ pub fn svg(points: &[Point], x: &Axis, y: &Axis) -> String {
         HEIGHT - 10.0,
         arrow(x),
         arrow(y),
-        x_title = escape(&x.title),
-        y_title = escape(&y.title),
+        x_title = escape(x.title),
+        y_title = escape(y.title),
     )
 }
 
@@ -117,7 +120,12 @@ impl Scale {
     /// Ticks wanted; the round step that comes closest gives a few more or fewer.
     const TICKS: f64 = 5.0;
 
-    fn new(values: impl Iterator<Item = f64> + Clone, start: f64, end: f64) -> Scale {
+    fn new(
+        values: impl Iterator<Item = f64> + Clone,
+        least_span: f64,
+        start: f64,
+        end: f64,
+    ) -> Scale {
         let least = values.clone().fold(f64::INFINITY, f64::min);
         let most = values.fold(f64::NEG_INFINITY, f64::max);
         let (least, most) = if least.is_finite() && most.is_finite() {
@@ -126,8 +134,10 @@ impl Scale {
             (0.0, 1.0)
         };
         // A span of nothing, or of rounding alone, still needs a width.
-        let span = (most - least).max(most.abs() * 1e-4).max(1e-9);
-        let (from, to) = (least - 0.1 * span, most + 0.1 * span);
+        let found = most - least;
+        let span = found.max(most.abs() * 1e-4).max(least_span).max(1e-9);
+        let margin = 0.1 * span + (span - found) / 2.0;
+        let (from, to) = (least - margin, most + margin);
         let rough = (to - from) / Self::TICKS;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|x| x * power);
@@ -160,16 +170,16 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_inside() {
-        let scale = Scale::new([24.5, 90.8].into_iter(), 0.0, 100.0);
+        let scale = Scale::new([24.5, 90.8].into_iter(), 0.0, 0.0, 100.0);
         assert_eq!(scale.ticks, [20.0, 40.0, 60.0, 80.0]);
         assert_eq!(scale.label(20.0), "20");
-        let fine = Scale::new([0.9612, 0.9997].into_iter(), 0.0, 100.0);
+        let fine = Scale::new([0.9612, 0.9997].into_iter(), 0.0, 0.0, 100.0);
         assert_eq!(fine.ticks.len(), 5);
         assert_eq!(fine.label(fine.ticks[0]), "0.96");
         for scale in [
-            Scale::new([3.0, 3.0].into_iter(), 0.0, 1.0),
-            Scale::new([0.0].into_iter(), 0.0, 1.0),
-            Scale::new(std::iter::empty(), 0.0, 1.0),
+            Scale::new([3.0, 3.0].into_iter(), 0.0, 0.0, 1.0),
+            Scale::new([0.0].into_iter(), 0.0, 0.0, 1.0),
+            Scale::new(std::iter::empty(), 0.0, 0.0, 1.0),
         ] {
             assert!((1..20).contains(&scale.ticks.len()));
             assert!(scale.place(3.0).is_finite());
@@ -194,9 +204,10 @@ mod tests {
             .map(|p| super::beaten(p, &points, Better::Lower, Better::Lower))
             .collect();
         assert_eq!(beaten, [false, false, true, false]);
-        let axis = |title: &str| Axis {
-            title: title.to_owned(),
+        let axis = |title| Axis {
+            title,
             better: Better::Lower,
+            least_span: 0.0,
         };
         let svg = svg(&points, &axis("size"), &axis("KL"));
         assert_eq!(svg.matches("<circle").count(), 4);
