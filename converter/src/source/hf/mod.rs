@@ -1,6 +1,7 @@
 //! A Hugging Face folder as a source: `config.json`, `tokenizer.json`, safetensors weights.
 
 mod config;
+mod rope;
 mod safetensors;
 #[cfg(test)]
 mod tests;
