@@ -105,13 +105,19 @@ pub fn checkpoint(config: ModelConfig) -> Checkpoint {
     }
 }
 
+/// The recipe that makes all matrices of a kind.
+pub fn recipe(kind: &str) -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.quantize.kind = kind.to_owned();
+    recipe.quantize.embed = Some(kind.to_owned());
+    recipe
+}
+
 /// Writes a checkpoint with all matrices of a kind.
 ///
 /// # Panics
 /// If that fails.
 pub fn write(checkpoint: &Checkpoint, path: &Path, kind: &str) {
-    let mut recipe = Recipe::default();
-    recipe.quantize.kind = kind.to_owned();
-    recipe.quantize.embed = Some(kind.to_owned());
-    kinglet_convert::write(checkpoint, path, &recipe, &|_, _| ()).expect("a sound checkpoint");
+    kinglet_convert::write(checkpoint, path, &recipe(kind), &|_, _| ())
+        .expect("a sound checkpoint");
 }

@@ -89,6 +89,9 @@ type Measure = (Axis, fn(&Quality) -> Option<f64>);
 /// What Spearman's correlation over some thousand pairs is good to.
 const SPEARMAN_SPAN: f64 = 0.05;
 
+/// Where a model stands on an axis.
+type Place = fn(&Entry) -> f64;
+
 /// Each measure of quality against size, and against speed.
 fn plots(comparison: &Comparison) -> String {
     let axis = |title, better, least_span| Axis {
@@ -128,7 +131,7 @@ fn plots(comparison: &Comparison) -> String {
     } else {
         "single texts/s"
     };
-    let against: [(&str, Axis, fn(&Entry) -> f64); 2] = [
+    let against: [(&str, Axis, Place); 2] = [
         ("size", axis("file, MB", Better::Lower, 0.0), |m| {
             m.bytes as f64 / 1e6
         }),

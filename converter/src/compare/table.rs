@@ -34,6 +34,9 @@ impl Column {
     }
 }
 
+/// A measure of quality, where a model has it.
+type Measure = fn(&Quality) -> Option<f64>;
+
 /// The columns, from left to right, without the names.
 pub fn columns(comparison: &Comparison) -> Vec<Column> {
     let models = &comparison.models;
@@ -116,7 +119,7 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
             of(&m.quality).map(|x| (x, format!("{x:.digits$}")))
         })
     };
-    let quality: [(&str, Option<Better>, fn(&Quality) -> Option<f64>, usize); 7] = [
+    let quality: [(&str, Option<Better>, Measure, usize); 7] = [
         (
             "perplexity",
             lower,

@@ -1,11 +1,12 @@
 //! `config.json` as a [`ModelConfig`].
 
 use super::encoder;
+use super::rope::{Context, RopeParameters};
 use kinglet::config::{
-    Activation, FeedForward, LayerConfig, ModelConfig, NormKind, Residual, Rope, RopeScaling,
+    Activation, FeedForward, LayerConfig, ModelConfig, NormKind, Residual, Rope,
 };
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The fields of `config.json` that matter, over all architectures.
 #[derive(Deserialize)]
@@ -24,10 +25,6 @@ struct Config {
     hidden_act: Option<String>,
     hidden_activation: Option<String>,
     tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
@@ -87,6 +84,12 @@ pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<ModelConfig, St
             encoder::SUPPORTED.join(", ")
         ));
     }
+    refuse_others(&value)?;
+    if let (Some(config), Value::Object(defaults)) = (value.as_object_mut(), defaults(&found)) {
+        for (key, default) in defaults {
+            config.entry(key).or_insert(default);
+        }
+    }
     let mut config: Config = serde_path_to_error::deserialize(value).map_err(|e| e.to_string())?;
     if let Some(generation) = generation {
         let generation: Value = serde_json::from_slice(generation)
@@ -103,6 +106,41 @@ pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<ModelConfig, St
     config.model()
 }
 
+/// What no decoder of ours runs, whatever the architecture.
+fn refuse_others(config: &Value) -> Result<(), String> {
+    if config["use_bidirectional_attention"] == true {
+        return Err(
+            "use_bidirectional_attention is true: an encoder, expected a decoder".to_owned(),
+        );
+    }
+    for key in ["attention_bias", "mlp_bias"] {
+        if config[key] == true {
+            return Err(format!("{key} is true: not supported, expected false"));
+        }
+    }
+    Ok(())
+}
+
+/// What `transformers` takes where `config.json` is silent, as it is in the text models of Gemma 3
+/// with vision.
+fn defaults(model_type: &str) -> Value {
+    match model_type {
+        "gemma3" | "gemma3_text" => json!({
+            "vocab_size": 262_208,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "max_position_embeddings": 131_072,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+        }),
+        "mistral" => json!({"sliding_window": 4096}),
+        "qwen3" => json!({"head_dim": 128}),
+        "phi3" => json!({"original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5}),
+        _ => Value::Null,
+    }
+}
+
 impl Config {
     fn is_gemma(&self) -> bool {
         self.model_type.starts_with("gemma3")
@@ -117,11 +155,6 @@ impl Config {
         }
         if self.num_attention_heads == 0 {
             return Err("num_attention_heads is 0: expected 1 or more".to_owned());
-        }
-        if self.mlp_bias || self.attention_bias {
-            return Err(
-                "attention_bias and mlp_bias are not supported for this architecture".to_owned(),
-            );
         }
         let head_dim = self.hidden_size / self.num_attention_heads;
         let head_dim = self.head_dim.unwrap_or(head_dim);
@@ -177,17 +210,21 @@ impl Config {
         }
     }
 
-    /// Whether each layer has a sliding window.
+    /// The sliding window of the layers that have one.
+    fn window(&self) -> Option<usize> {
+        let qwen = self.model_type.starts_with("qwen");
+        let used = !qwen || self.use_sliding_window == Some(true);
+        self.sliding_window.filter(|&window| used && window > 0)
+    }
+
+    /// Whether a layer has the sliding window.
     fn sliding(&self, layer: usize) -> bool {
         if let Some(types) = &self.layer_types {
             let kind = types.get(layer).map(String::as_str);
             return kind == Some("sliding_attention");
         }
         match self.model_type.as_str() {
-            "qwen2" | "qwen3" => {
-                self.use_sliding_window == Some(true)
-                    && layer >= self.max_window_layers.unwrap_or(28)
-            }
+            "qwen2" | "qwen3" => layer >= self.max_window_layers.unwrap_or(28),
             "mistral" | "phi3" => true,
             _ if self.is_gemma() => {
                 let pattern = self.sliding_window_pattern.unwrap_or(6).max(1);
@@ -222,33 +259,33 @@ impl Config {
     fn layers(&self, head_dim: usize) -> Result<(Vec<LayerConfig>, Vec<Rope>), String> {
         self.check_layer_types()?;
         let kind = |layer| if self.sliding(layer) { 1 } else { 0 };
-        let window = self.sliding_window.filter(|&window| window > 0);
+        let window = self.window();
         let layers = (0..self.num_hidden_layers).map(|layer| LayerConfig {
             window: window.filter(|_| kind(layer) == 1),
             rope: if self.is_gemma() { kind(layer) } else { 0 },
         });
         let ropes = if self.is_gemma() {
             vec![
-                self.rope(head_dim, Some("full_attention"), 1e6)?,
-                self.rope(head_dim, Some("sliding_attention"), 1e4)?,
+                self.rope(head_dim, "full_attention", 1e6)?,
+                self.rope(head_dim, "sliding_attention", 1e4)?,
             ]
         } else {
-            vec![self.rope(head_dim, None, 1e4)?]
+            vec![self.rope(head_dim, "full_attention", 1e4)?]
         };
         Ok((layers.collect(), ropes))
     }
 
     /// A rotary embedding. `rope_parameters` (transformers 5) holds one, or one for each kind of
     /// layer; `rope_theta`, `rope_scaling` and `rope_local_base_freq` are what came before.
-    fn rope(&self, head_dim: usize, kind: Option<&str>, default: f32) -> Result<Rope, String> {
+    fn rope(&self, head_dim: usize, kind: &str, default: f32) -> Result<Rope, String> {
         let new = self.rope_parameters.as_ref();
-        let of_kind = kind.and_then(|kind| new?.get(kind)?.as_object());
-        let local = kind == Some("sliding_attention");
+        let of_kind = new.and_then(|new| new.get(kind)?.as_object());
+        let local = kind == "sliding_attention";
         let parameters = of_kind
             .or(new)
             .or(self.rope_scaling.as_ref().filter(|_| !local));
         let empty = Map::new();
-        let parameters = Parameters(parameters.unwrap_or(&empty));
+        let parameters = RopeParameters(parameters.unwrap_or(&empty));
         let old = if local {
             self.rope_local_base_freq
         } else {
@@ -260,104 +297,17 @@ impl Config {
         Ok(Rope {
             theta,
             dims: (head_dim as f32 * part) as usize,
-            scaling: self.scaling(&parameters)?,
+            scaling: parameters.scaling(self.context())?,
         })
     }
 
-    fn scaling(&self, parameters: &Parameters) -> Result<Option<RopeScaling>, String> {
-        let kind = parameters.0.get("rope_type").or(parameters.0.get("type"));
-        let kind = kind.and_then(Value::as_str).unwrap_or("default");
-        let original = parameters.number("original_max_position_embeddings")?;
-        let original = original.map(|x| x as usize);
-        let original = original.or(self.original_max_position_embeddings);
-        let original_positions = original.unwrap_or(self.max_position_embeddings);
-        let required = |key: &str| {
-            let found = parameters.number(key)?;
-            found.ok_or_else(|| format!("rope scaling {kind:?} without {key}"))
-        };
-        // What the context grew by, where the configuration does not say.
-        let grown = self.max_position_embeddings as f32 / original_positions.max(1) as f32;
-        Ok(match kind {
-            "default" => None,
-            "linear" => Some(RopeScaling::Linear {
-                factor: required("factor")?,
-            }),
-            "llama3" => Some(RopeScaling::Llama3 {
-                factor: required("factor")?,
-                low_freq_factor: required("low_freq_factor")?,
-                high_freq_factor: required("high_freq_factor")?,
-                original_positions,
-            }),
-            "longrope" | "su" => {
-                let factor = parameters.number("factor")?.unwrap_or(grown);
-                let attention = if factor > 1.0 {
-                    (1.0 + factor.ln() / (original_positions as f32).ln()).sqrt()
-                } else {
-                    1.0
-                };
-                Some(RopeScaling::LongRope {
-                    short: parameters.numbers("short_factor")?,
-                    long: parameters.numbers("long_factor")?,
-                    original_positions,
-                    attention_factor: parameters.number("attention_factor")?.unwrap_or(attention),
-                })
-            }
-            "yarn" => {
-                let factor = parameters.number("factor")?.unwrap_or(grown);
-                let scale = |m: f32| {
-                    if factor > 1.0 {
-                        0.1 * m * factor.ln() + 1.0
-                    } else {
-                        1.0
-                    }
-                };
-                let (mscale, all) = (
-                    parameters.number("mscale")?.filter(|&m| m != 0.0),
-                    parameters.number("mscale_all_dim")?.filter(|&m| m != 0.0),
-                );
-                let attention = match (mscale, all) {
-                    (Some(mscale), Some(all)) => scale(mscale) / scale(all),
-                    _ => scale(1.0),
-                };
-                Some(RopeScaling::Yarn {
-                    factor,
-                    beta_fast: parameters.number("beta_fast")?.unwrap_or(32.0),
-                    beta_slow: parameters.number("beta_slow")?.unwrap_or(1.0),
-                    original_positions,
-                    attention_factor: parameters.number("attention_factor")?.unwrap_or(attention),
-                })
-            }
-            other => {
-                return Err(format!(
-                    "rope_type {other:?} is not supported: \
-                     expected default, linear, llama3, longrope or yarn"
-                ));
-            }
-        })
-    }
-}
-
-/// Rotary parameters, read with checks.
-struct Parameters<'a>(&'a Map<String, Value>);
-
-impl Parameters<'_> {
-    fn number(&self, key: &str) -> Result<Option<f32>, String> {
-        match self.0.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => number(key, value).map(Some),
+    fn context(&self) -> Context {
+        Context {
+            positions: self.max_position_embeddings,
+            original: self.original_max_position_embeddings,
+            phi3: self.model_type == "phi3",
         }
     }
-
-    fn numbers(&self, key: &str) -> Result<Vec<f32>, String> {
-        let values = self.0.get(key).and_then(Value::as_array);
-        let values = values.ok_or_else(|| format!("rope scaling without a list {key}"))?;
-        values.iter().map(|value| number(key, value)).collect()
-    }
-}
-
-fn number(key: &str, value: &Value) -> Result<f32, String> {
-    let number = value.as_f64().map(|x| x as f32);
-    number.ok_or_else(|| format!("{key} is {value}: expected a number"))
 }
 
 /// One token, a list of them, or none.

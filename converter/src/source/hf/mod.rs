@@ -2,6 +2,7 @@
 
 mod config;
 mod encoder;
+mod rope;
 mod safetensors;
 #[cfg(test)]
 mod tests;
