@@ -1,6 +1,9 @@
 //! The program on flags and files that make no sense: a message and an exit code, never a panic.
 
-use kinglet::config::{Activation, LayerConfig, ModelConfig, Rope};
+use kinglet::config::{
+    Activation, EncoderConfig, FeedForward, LayerConfig, ModelConfig, NormKind, Pooling, Residual,
+    Rope,
+};
 use kinglet::format::names::expected_weights;
 use kinglet::format::{Header, Provenance, WeightInfo, Writer};
 use std::io::Write;
@@ -8,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// A model of zeros with that chat template.
-fn write_model(path: &Path, template: &str) {
-    let config = ModelConfig {
+/// A small decoder.
+fn decoder() -> ModelConfig {
+    ModelConfig {
         architecture: "llama".to_owned(),
         vocab_size: 256,
         hidden_size: 8,
@@ -23,10 +26,14 @@ fn write_model(path: &Path, template: &str) {
             window: None,
             rope: 0,
         }],
+        norm: NormKind::Rms,
         norm_eps: 1e-5,
+        residual: Residual::PreNorm,
         post_norms: false,
         qk_norms: false,
         qkv_biases: false,
+        biases: false,
+        feed_forward: FeedForward::Gated,
         activation: Activation::Silu,
         attention_scale: 0.5,
         embedding_scale: 1.0,
@@ -40,7 +47,40 @@ fn write_model(path: &Path, template: &str) {
         attention_softcap: None,
         bos_token: None,
         eos_tokens: vec![255],
-    };
+        encoder: None,
+    }
+}
+
+/// A small encoder.
+fn encoder() -> ModelConfig {
+    ModelConfig {
+        architecture: "bert".to_owned(),
+        norm: NormKind::Layer,
+        residual: Residual::PostNorm,
+        biases: true,
+        feed_forward: FeedForward::Plain,
+        ropes: vec![],
+        tied_head: false,
+        eos_tokens: vec![],
+        encoder: Some(EncoderConfig {
+            first_position: Some(0),
+            token_types: 0,
+            embedding_norm: true,
+            max_tokens: 16,
+            pooling: Pooling::Mean,
+            normalize: true,
+            classifier: None,
+        }),
+        ..decoder()
+    }
+}
+
+/// A decoder of zeros with that chat template.
+fn write_model(path: &Path, template: &str) {
+    write_zeros(path, decoder(), Some(template));
+}
+
+fn write_zeros(path: &Path, config: ModelConfig, template: Option<&str>) {
     let weights = expected_weights(&config).into_iter().map(|(name, shape)| {
         let kind = "f32".to_owned();
         (name, WeightInfo { shape, kind })
@@ -53,7 +93,7 @@ fn write_model(path: &Path, template: &str) {
         provenance: Provenance::default(),
     };
     let tokenizer = include_bytes!("../../tests/fixtures/byte_tokenizer.json");
-    let mut writer = Writer::create(path, header, tokenizer, Some(template)).unwrap();
+    let mut writer = Writer::create(path, header, tokenizer, template).unwrap();
     for planned in writer.plan().to_vec() {
         writer.write(&vec![0; planned.stored.bytes()]).unwrap();
     }
@@ -74,6 +114,7 @@ fn folder() -> &'static Path {
             "{{ raise_exception('no users here') }}",
         );
         write_model(&folder.join("nothing.kgl"), "{{ '' }}");
+        write_zeros(&folder.join("encoder.kgl"), encoder(), None);
         write("empty.kgl", b"");
         write("gguf.kgl", b"GGUF\x03\0\0\0");
         write("empty.txt", b"");
@@ -317,4 +358,80 @@ fn chats_that_cannot_go_on_are_refused() {
         refuses("refuses.kgl", &["chat template", "no users here"]);
     }
     ends("chat -m nothing.kgl", b"a\n", 1, &["nothing to continue"]);
+}
+
+#[test]
+fn texts_become_lines_of_json() {
+    let run = |arguments: &str, input: &[u8]| {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let output = kinglet(&arguments, input, None);
+        check(&output, 0, &[]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let zeros = "[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0]";
+    let lines = run("embed -m encoder.kgl", b"a wren\na finch\n");
+    let line = |text: &str| format!("{{\"text\":\"{text}\",\"embedding\":{zeros}}}\n");
+    assert_eq!(lines, line("a wren") + &line("a finch"));
+    assert_eq!(
+        run("embed -m encoder.kgl --file short.txt", b""),
+        line("a few words")
+    );
+    let bare = run("embed -m encoder.kgl --no-text --pooling none ab", b"");
+    assert_eq!(bare, format!("{{\"embedding\":[{zeros},{zeros}]}}\n"));
+    run(
+        "embed -m encoder.kgl --truncate --normalize=false abcdefghijklmnopqrstuvwxyz",
+        b"",
+    );
+    let bench = run("embed -m encoder.kgl --bench --batch 1 -r 2 ab cd", b"");
+    for part in ["\"texts\": 2", "\"tokens\": 4", "\"texts_per_second\""] {
+        assert!(bench.contains(part), "no {part} in {bench}");
+    }
+    run("info -m encoder.kgl", b"");
+}
+
+#[test]
+fn texts_that_cannot_be_embedded_are_refused() {
+    refused("embed -m encoder.kgl", &["there is no text", "--file"]);
+    refused(
+        "embed -m encoder.kgl --file empty.txt",
+        &["there is no text"],
+    );
+    refused("embed -m encoder.kgl --file none.txt", &["none.txt"]);
+    refused(
+        "embed -m encoder.kgl --file latin1.txt",
+        &["latin1.txt", "UTF-8"],
+    );
+    ends("embed -m encoder.kgl", b"a\n\nb\n", 1, &["text 2 is empty"]);
+    ends(
+        "embed -m encoder.kgl",
+        b"caf\xe9",
+        1,
+        &["standard input", "utf-8"],
+    );
+    refused(
+        "embed -m encoder.kgl abc abcdefghijklmnopqrstuvwxyz",
+        &["text 2 has 26 tokens", "takes 16", "--truncate"],
+    );
+    refused("embed -m encoder.kgl --bench -r 0 x", &["--repeat 0"]);
+    refused("embed -m encoder.kgl --bench --batch 0 x", &["--batch 0"]);
+    unusable("embed -m encoder.kgl --batch 2 x", &["--bench"]);
+    unusable("embed -m encoder.kgl --pooling max x", &["max", "mean"]);
+    unusable("embed -m encoder.kgl --file short.txt x", &["--file"]);
+    refused(
+        "classify -m encoder.kgl x",
+        &["encoder.kgl", "no classification head"],
+    );
+}
+
+#[test]
+fn encoders_and_decoders_are_told_apart() {
+    for command in ["embed", "classify"] {
+        let names = ["m.kgl", "a decoder (llama)", "kinglet run"];
+        refused(&format!("{command} -m m.kgl x"), &names);
+    }
+    let names = ["encoder.kgl", "an encoder (bert)", "kinglet embed"];
+    refused("run -m encoder.kgl -p x", &names);
+    refused("chat -m encoder.kgl", &names);
+    refused("eval -m encoder.kgl --text short.txt", &names);
+    refused("bench -m encoder.kgl", &names);
 }

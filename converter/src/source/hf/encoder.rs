@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What [`parse`] supports, by `model_type`.
-pub const SUPPORTED: [&str; 4] = ["bert", "distilbert", "roberta", "xlm-roberta"];
+pub const SUPPORTED: [&str; 3] = ["bert", "distilbert", "roberta"];
 
 /// The most layers that are counted out; the runtime's own limit is lower.
 const MAX_LAYERS: usize = 1 << 16;
@@ -88,7 +88,7 @@ impl Config {
         let head_dim = self.hidden_size / heads;
         // RoBERTa counts positions from the one after the padding token's.
         let first = match self.model_type.as_str() {
-            "roberta" | "xlm-roberta" => self.pad_token_id.unwrap_or(1).saturating_add(1),
+            "roberta" => self.pad_token_id.unwrap_or(1).saturating_add(1),
             _ => 0,
         };
         let positions = self.max_position_embeddings.saturating_sub(first);
@@ -202,7 +202,7 @@ pub fn tensor(config: &ModelConfig, name: &str, shards: &Shards) -> String {
     // The model itself, or the model inside one with a head.
     let family = if distilled {
         "distilbert."
-    } else if config.architecture.contains("roberta") {
+    } else if config.architecture == "roberta" {
         "roberta."
     } else {
         "bert."
@@ -323,7 +323,7 @@ pub fn read_pooling(folder: &Folder, config: &mut ModelConfig) -> Result<(), Err
             }
         }
     }
-    for family in ["bert", "distilbert", "roberta", "xlm-roberta"] {
+    for family in SUPPORTED {
         let name = format!("sentence_{family}_config.json");
         let Some(text) = folder.read(&name)? else {
             continue;
