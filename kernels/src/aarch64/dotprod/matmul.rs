@@ -1,9 +1,9 @@
 //! Matmul with `sdot` (signed bytes, four products summed into 32 bits), the activations taken by
 //! element: one register of 16 serves four steps without a broadcast.
 
+use crate::aarch64::quarters::float::float;
 use crate::aarch64::quarters::gemm::{self, PairDot, Sums, Weights};
-use crate::aarch64::quarters::gemv::{self, PanelDot, line};
-use crate::aarch64::quarters::{LINE, float::float, nibbles};
+use crate::aarch64::quarters::gemv::{self, PanelDot};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -29,8 +29,6 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q4::<2, 4, true>,
             q4::<3, 5, true>,
             q4::<3, 6, true>,
-            q4::<4, 7, true>,
-            q4::<4, 8, true>,
         ],
     },
     q8: Tiles {
@@ -100,22 +98,70 @@ unsafe fn q8<const PAIRS: usize, const N: usize>(block: &Block, out: *mut f32, s
 /// Dot products by `sdot`.
 pub(in crate::aarch64) struct Sdot;
 
-/// Adds to each of 4 rows the products of its 4 codes with the activations 4 · `LANE` and on.
+/// A line of `q4` codes: its 8 columns are lanes `EVEN` and `ODD` of `x`.
 ///
 /// # Safety
-/// Needs the dot product.
+/// Needs the dot product; `codes` must be good for a line.
 #[inline(always)]
-unsafe fn sdot<const LANE: i32>(sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-    let mut sum = sum;
-    // SAFETY: registers only. By assembly, since the intrinsic is not stable in Rust.
+unsafe fn q4_line<const EVEN: i32, const ODD: i32>(
+    sums: &mut [int32x4_t; 4],
+    codes: &mut *const u8,
+    x: int8x16_t,
+) {
+    let [s0, s1, s2, s3] = sums;
+    // SAFETY: as the caller promises.
     unsafe {
         asm!(
-            "sdot {sum:v}.4s, {codes:v}.16b, {x:v}.4b[{lane}]",
-            sum = inout(vreg) sum, codes = in(vreg) codes, x = in(vreg) x, lane = const LANE,
-            options(pure, nomem, nostack, preserves_flags)
+            "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{codes}], #64",
+            "and v20.16b, v16.16b, {low:v}.16b",
+            "and v21.16b, v17.16b, {low:v}.16b",
+            "and v22.16b, v18.16b, {low:v}.16b",
+            "and v23.16b, v19.16b, {low:v}.16b",
+            "sdot {s0:v}.4s, v20.16b, {x:v}.4b[{even}]",
+            "sdot {s1:v}.4s, v21.16b, {x:v}.4b[{even}]",
+            "sdot {s2:v}.4s, v22.16b, {x:v}.4b[{even}]",
+            "sdot {s3:v}.4s, v23.16b, {x:v}.4b[{even}]",
+            "ushr v16.16b, v16.16b, #4",
+            "ushr v17.16b, v17.16b, #4",
+            "ushr v18.16b, v18.16b, #4",
+            "ushr v19.16b, v19.16b, #4",
+            "sdot {s0:v}.4s, v16.16b, {x:v}.4b[{odd}]",
+            "sdot {s1:v}.4s, v17.16b, {x:v}.4b[{odd}]",
+            "sdot {s2:v}.4s, v18.16b, {x:v}.4b[{odd}]",
+            "sdot {s3:v}.4s, v19.16b, {x:v}.4b[{odd}]",
+            codes = inout(reg) *codes, low = in(vreg) vdupq_n_u8(15), x = in(vreg) x,
+            even = const EVEN, odd = const ODD,
+            s0 = inout(vreg) *s0, s1 = inout(vreg) *s1,
+            s2 = inout(vreg) *s2, s3 = inout(vreg) *s3,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+            out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            options(pure, readonly, nostack, preserves_flags)
         );
     }
-    sum
+}
+
+/// A line of `q8` codes: its 4 columns are lane `LANE` of `x`.
+///
+/// # Safety
+/// Needs the dot product; `codes` must be good for a line.
+#[inline(always)]
+unsafe fn q8_line<const LANE: i32>(sums: &mut [int32x4_t; 4], codes: &mut *const u8, x: int8x16_t) {
+    let [s0, s1, s2, s3] = sums;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!(
+            "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{codes}], #64",
+            "sdot {s0:v}.4s, v16.16b, {x:v}.4b[{lane}]",
+            "sdot {s1:v}.4s, v17.16b, {x:v}.4b[{lane}]",
+            "sdot {s2:v}.4s, v18.16b, {x:v}.4b[{lane}]",
+            "sdot {s3:v}.4s, v19.16b, {x:v}.4b[{lane}]",
+            codes = inout(reg) *codes, x = in(vreg) x, lane = const LANE,
+            s0 = inout(vreg) *s0, s1 = inout(vreg) *s1,
+            s2 = inout(vreg) *s2, s3 = inout(vreg) *s3,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
 }
 
 impl PanelDot for Sdot {
@@ -128,70 +174,31 @@ impl PanelDot for Sdot {
     }
 
     #[inline(always)]
-    unsafe fn q4(codes: *const u8, x: Self::X, start: int32x4_t) -> [int32x4_t; 4] {
-        /// Two lines, whose 16 columns are `x`.
-        #[inline(always)]
-        unsafe fn lines(sums: &mut [int32x4_t; 4], codes: *const u8, x: int8x16_t) {
-            // SAFETY: as the caller of `q4` promises.
-            unsafe {
-                for (sum, codes) in sums.iter_mut().zip(line(codes, 0)) {
-                    let (low, high) = nibbles(codes);
-                    *sum = sdot::<1>(sdot::<0>(*sum, low, x), high, x);
-                }
-                for (sum, codes) in sums.iter_mut().zip(line(codes, 1)) {
-                    let (low, high) = nibbles(codes);
-                    *sum = sdot::<3>(sdot::<2>(*sum, low, x), high, x);
-                }
-            }
-        }
+    unsafe fn q4(codes: &mut *const u8, x: Self::X, start: int32x4_t) -> [int32x4_t; 4] {
         let mut sums = [start; 4];
-        // SAFETY: as the caller promises.
-        unsafe {
-            lines(&mut sums, codes, x[0]);
-            lines(&mut sums, codes.add(2 * LINE), x[1]);
+        for x in x {
+            // SAFETY: as the caller promises.
+            unsafe {
+                q4_line::<0, 1>(&mut sums, codes, x);
+                q4_line::<2, 3>(&mut sums, codes, x);
+            }
         }
         sums
     }
 
     #[inline(always)]
-    unsafe fn q8(codes: *const u8, x: Self::X) -> [int32x4_t; 4] {
-        /// The line whose 4 columns are lane `LANE` of `x`.
-        #[inline(always)]
-        unsafe fn add<const LANE: i32>(sums: &mut [int32x4_t; 4], codes: *const u8, x: int8x16_t) {
-            // SAFETY: as the caller of `q8` promises.
-            unsafe {
-                for (sum, codes) in sums.iter_mut().zip(line(codes, LANE as usize)) {
-                    *sum = sdot::<LANE>(*sum, vreinterpretq_s8_u8(codes), x);
-                }
-            }
-        }
+    unsafe fn q8(codes: &mut *const u8, x: Self::X) -> [int32x4_t; 4] {
         // SAFETY: as the caller promises.
         unsafe {
             let mut sums = [vdupq_n_s32(0); 4];
-            for (i, x) in x.into_iter().enumerate() {
-                let codes = codes.add(i * 4 * LINE);
-                add::<0>(&mut sums, codes, x);
-                add::<1>(&mut sums, codes, x);
-                add::<2>(&mut sums, codes, x);
-                add::<3>(&mut sums, codes, x);
+            for x in x {
+                q8_line::<0>(&mut sums, codes, x);
+                q8_line::<1>(&mut sums, codes, x);
+                q8_line::<2>(&mut sums, codes, x);
+                q8_line::<3>(&mut sums, codes, x);
             }
             sums
         }
-    }
-}
-
-/// Eight steps of 4 columns against 32 activations.
-///
-/// # Safety
-/// Needs the dot product.
-#[inline(always)]
-unsafe fn columns(sum: int32x4_t, weights: &Weights, x: [int8x16_t; 2]) -> int32x4_t {
-    // SAFETY: the caller has the dot product.
-    unsafe {
-        let sum = sdot::<1>(sdot::<0>(sum, weights[0], x[0]), weights[1], x[0]);
-        let sum = sdot::<3>(sdot::<2>(sum, weights[2], x[0]), weights[3], x[0]);
-        let sum = sdot::<1>(sdot::<0>(sum, weights[4], x[1]), weights[5], x[1]);
-        sdot::<3>(sdot::<2>(sum, weights[6], x[1]), weights[7], x[1])
     }
 }
 
@@ -217,19 +224,42 @@ impl PairDot for Sdot {
     }
 
     #[inline(always)]
-    unsafe fn q4(sums: Sums, weights: &Weights, pair: &Self::Pair) -> Sums {
-        // SAFETY: the caller has the dot product.
+    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums {
+        let [mut a, mut b] = start;
+        // SAFETY: as the caller promises.
         unsafe {
-            [
-                columns(sums[0], weights, pair[0]),
-                columns(sums[1], weights, pair[1]),
-            ]
+            asm!(
+                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{pair}], #64",
+                "sdot {a:v}.4s, {w0:v}.16b, v16.4b[0]",
+                "sdot {b:v}.4s, {w0:v}.16b, v18.4b[0]",
+                "sdot {a:v}.4s, {w1:v}.16b, v16.4b[1]",
+                "sdot {b:v}.4s, {w1:v}.16b, v18.4b[1]",
+                "sdot {a:v}.4s, {w2:v}.16b, v16.4b[2]",
+                "sdot {b:v}.4s, {w2:v}.16b, v18.4b[2]",
+                "sdot {a:v}.4s, {w3:v}.16b, v16.4b[3]",
+                "sdot {b:v}.4s, {w3:v}.16b, v18.4b[3]",
+                "sdot {a:v}.4s, {w4:v}.16b, v17.4b[0]",
+                "sdot {b:v}.4s, {w4:v}.16b, v19.4b[0]",
+                "sdot {a:v}.4s, {w5:v}.16b, v17.4b[1]",
+                "sdot {b:v}.4s, {w5:v}.16b, v19.4b[1]",
+                "sdot {a:v}.4s, {w6:v}.16b, v17.4b[2]",
+                "sdot {b:v}.4s, {w6:v}.16b, v19.4b[2]",
+                "sdot {a:v}.4s, {w7:v}.16b, v17.4b[3]",
+                "sdot {b:v}.4s, {w7:v}.16b, v19.4b[3]",
+                pair = inout(reg) *pair, a = inout(vreg) a, b = inout(vreg) b,
+                w0 = in(vreg) weights[0], w1 = in(vreg) weights[1], w2 = in(vreg) weights[2],
+                w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
+                w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+                options(pure, readonly, nostack, preserves_flags)
+            );
         }
+        [a, b]
     }
 
     #[inline(always)]
-    unsafe fn q8(weights: &Weights, pair: &Self::Pair) -> Sums {
-        // SAFETY: the caller has the dot product.
+    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums {
+        // SAFETY: as the caller promises.
         unsafe { <Self as PairDot>::q4([vdupq_n_s32(0); 2], weights, pair) }
     }
 }

@@ -103,24 +103,6 @@ unsafe fn q8<const PAIRS: usize, const N: usize>(block: &Block, out: *mut f32, s
 /// Products of 2 tokens by 2 rows: sums as `[token][row]`.
 struct Smmla;
 
-/// Adds the products of 8 columns of 2 tokens with those of 2 rows.
-///
-/// # Safety
-/// Needs the INT8 matrix product.
-#[inline(always)]
-unsafe fn smmla(sums: int32x4_t, tokens: int8x16_t, rows: int8x16_t) -> int32x4_t {
-    let mut sums = sums;
-    // SAFETY: registers only. By assembly, since the intrinsic is not stable in Rust.
-    unsafe {
-        asm!(
-            "smmla {sums:v}.4s, {tokens:v}.16b, {rows:v}.16b",
-            sums = inout(vreg) sums, tokens = in(vreg) tokens, rows = in(vreg) rows,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    sums
-}
-
 /// The 32-bit lanes of two vectors in turn: the low ones, the high ones.
 ///
 /// # Safety
@@ -192,24 +174,34 @@ impl PairDot for Smmla {
     }
 
     #[inline(always)]
-    unsafe fn q4(sums: Sums, weights: &Weights, pair: &Self::Pair) -> Sums {
-        let [mut low, mut high] = sums;
-        for half in 0..2 {
-            for i in 0..2 {
-                let (at, x) = (half * 4 + i, pair[half * 2 + i]);
-                // SAFETY: the caller has the matrix product.
-                unsafe {
-                    low = smmla(low, x, weights[at]);
-                    high = smmla(high, x, weights[at + 2]);
-                }
-            }
+    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums {
+        let [mut a, mut b] = start;
+        // SAFETY: as the caller promises.
+        unsafe {
+            asm!(
+                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{pair}], #64",
+                "smmla {a:v}.4s, v16.16b, {w0:v}.16b",
+                "smmla {b:v}.4s, v16.16b, {w2:v}.16b",
+                "smmla {a:v}.4s, v17.16b, {w1:v}.16b",
+                "smmla {b:v}.4s, v17.16b, {w3:v}.16b",
+                "smmla {a:v}.4s, v18.16b, {w4:v}.16b",
+                "smmla {b:v}.4s, v18.16b, {w6:v}.16b",
+                "smmla {a:v}.4s, v19.16b, {w5:v}.16b",
+                "smmla {b:v}.4s, v19.16b, {w7:v}.16b",
+                pair = inout(reg) *pair, a = inout(vreg) a, b = inout(vreg) b,
+                w0 = in(vreg) weights[0], w1 = in(vreg) weights[1], w2 = in(vreg) weights[2],
+                w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
+                w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+                options(pure, readonly, nostack, preserves_flags)
+            );
         }
-        [low, high]
+        [a, b]
     }
 
     #[inline(always)]
-    unsafe fn q8(weights: &Weights, pair: &Self::Pair) -> Sums {
-        // SAFETY: the caller has the matrix product.
+    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums {
+        // SAFETY: as the caller promises.
         unsafe { Self::q4([vdupq_n_s32(0); 2], weights, pair) }
     }
 

@@ -4,7 +4,7 @@
 //! the block, in the order in which they read it, so that one pointer walks through it. The buffer
 //! holds a few hundred columns; between two fills the accumulators rest in the output.
 
-use super::{LINE, Q4_PART, Q8_PART, QUARTER, QUARTERS, four_halves, nibbles};
+use super::{LINE, Q4_PART, Q8_PART, QUARTER, QUARTERS, four_halves, nibbles, unroll};
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
@@ -27,7 +27,8 @@ pub(in crate::aarch64) type Floats = [float32x4_t; 2];
 /// come as `[first, first, second, second]`.
 ///
 /// # Safety
-/// Every method needs the implementing ISA, and pointers that are good for 32 columns.
+/// Every method needs the implementing ISA, and pointers that are good for 32 columns. Those to
+/// pairs move on behind them.
 pub(in crate::aarch64) trait PairDot {
     /// 32 activations of two tokens.
     type Pair: Copy;
@@ -38,10 +39,10 @@ pub(in crate::aarch64) trait PairDot {
     unsafe fn q4_weights(codes: *const u8) -> Weights;
     /// Loads `q8` codes of the quarter that starts at `codes`.
     unsafe fn q8_weights(codes: *const u8) -> Weights;
-    /// `start` plus the sums for `q4` codes.
-    unsafe fn q4(start: Sums, weights: &Weights, pair: &Self::Pair) -> Sums;
-    /// The sums for `q8` codes.
-    unsafe fn q8(weights: &Weights, pair: &Self::Pair) -> Sums;
+    /// `start` plus the sums of `q4` codes with a [`PairDot::Pair`] at `pair`.
+    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums;
+    /// The sums of `q8` codes with a [`PairDot::Pair`] at `pair`.
+    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums;
 
     /// A factor of each token in the places of its sums.
     #[inline(always)]
@@ -87,21 +88,20 @@ pub(in crate::aarch64) trait PairDot {
     }
 }
 
-/// What two tokens contribute to 32 columns; factors as `[first, first, second, second]`.
+/// Factors of two tokens, as `[first, first, second, second]`.
 #[derive(Clone, Copy)]
-#[repr(C)]
-struct Record<X> {
-    codes: X,
-    /// `q4`: -8 · Σx.
-    start: int32x4_t,
+struct Factors {
     /// Scales.
     scale: float32x4_t,
-    /// `q4` with minimum: scale · Σx.
-    minimum: float32x4_t,
+    /// `q4`: -8 · Σx; with minimum: the bits of scale · Σx as a float.
+    offset: int32x4_t,
 }
 
-/// The records of a chunk, `[part][pair]`.
-type Records<X, const PAIRS: usize> = [[MaybeUninit<Record<X>>; PAIRS]; CHUNK];
+/// The activations of a chunk, `[part][pair]`, in the order in which a quarter reads them.
+struct Chunk<X, const PAIRS: usize> {
+    codes: [[MaybeUninit<X>; PAIRS]; CHUNK],
+    factors: [[MaybeUninit<Factors>; PAIRS]; CHUNK],
+}
 
 /// The `q4` codes of the quarter that starts at `codes`, 4 columns of each row after the other.
 ///
@@ -131,8 +131,10 @@ trait Kind<D: PairDot> {
     /// Bytes of 32 K of a panel.
     const PART: usize;
     const MINIMUM: bool;
+    /// The offset in [`Factors`] of a token.
+    fn offset(scale: f32, sum: i32) -> i32;
     unsafe fn weights(codes: *const u8) -> Weights;
-    unsafe fn dot(weights: &Weights, record: &Record<D::Pair>) -> Sums;
+    unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums;
 }
 
 /// `q4`
@@ -143,21 +145,30 @@ impl<D: PairDot, const MINIMUM: bool> Kind<D> for Q4<MINIMUM> {
     const MINIMUM: bool = MINIMUM;
 
     #[inline(always)]
+    fn offset(scale: f32, sum: i32) -> i32 {
+        if MINIMUM {
+            (scale * sum as f32).to_bits().cast_signed()
+        } else {
+            -8 * sum
+        }
+    }
+
+    #[inline(always)]
     unsafe fn weights(codes: *const u8) -> Weights {
         // SAFETY: as the caller promises.
         unsafe { D::q4_weights(codes) }
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: &Weights, record: &Record<D::Pair>) -> Sums {
+    unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums {
         // SAFETY: registers only.
         unsafe {
             let start = if MINIMUM {
                 [vdupq_n_s32(0); 2]
             } else {
-                D::by_token(record.start)
+                D::by_token(offset)
             };
-            D::q4(start, weights, &record.codes)
+            D::q4(start, weights, pair)
         }
     }
 }
@@ -170,15 +181,20 @@ impl<D: PairDot> Kind<D> for Q8 {
     const MINIMUM: bool = false;
 
     #[inline(always)]
+    fn offset(_scale: f32, _sum: i32) -> i32 {
+        0
+    }
+
+    #[inline(always)]
     unsafe fn weights(codes: *const u8) -> Weights {
         // SAFETY: as the caller promises.
         unsafe { D::q8_weights(codes) }
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: &Weights, record: &Record<D::Pair>) -> Sums {
+    unsafe fn dot(weights: &Weights, _offset: int32x4_t, pair: &mut *const u8) -> Sums {
         // SAFETY: registers only.
-        unsafe { D::q8(weights, &record.codes) }
+        unsafe { D::q8(weights, pair) }
     }
 }
 
@@ -225,20 +241,23 @@ unsafe fn panels<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
 ) {
     const { assert!(PAIRS == N.div_ceil(2)) };
     let parts = block.groups * block.parts;
-    let mut records: Records<D::Pair, PAIRS> = [[const { MaybeUninit::uninit() }; PAIRS]; CHUNK];
+    let mut chunk: Chunk<D::Pair, PAIRS> = Chunk {
+        codes: [[const { MaybeUninit::uninit() }; PAIRS]; CHUNK],
+        factors: [[const { MaybeUninit::uninit() }; PAIRS]; CHUNK],
+    };
     let mut from = 0;
     while from < parts {
         let to = parts.min(from + CHUNK);
         // SAFETY: parts below those of the block; quarters below those of its panels.
         unsafe {
-            arrange::<D, PAIRS, N>(block, from, to, &mut records);
+            arrange::<D, K, PAIRS, N>(block, from, to, &mut chunk);
             for unit in 0..block.count * QUARTERS {
                 let out = out.add(unit * QUARTER);
                 let mut acc = [[vdupq_n_f32(0.0); 2]; PAIRS];
                 if from > 0 {
                     load::<D, PAIRS, N>(&mut acc, out, stride);
                 }
-                quarter::<D, K, PAIRS>(block, unit, from, to, &records, &mut acc);
+                quarter::<D, K, PAIRS>(block, unit, from, to, &chunk, &mut acc);
                 store::<D, PAIRS, N>(&acc, out, stride);
             }
         }
@@ -246,19 +265,19 @@ unsafe fn panels<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
     }
 }
 
-/// Writes the records of parts `from..to`.
+/// Arranges parts `from..to`.
 ///
 /// # Safety
 /// The block must have `N` tokens of at least `to` parts, and `to - from` be at most [`CHUNK`].
 #[inline(always)]
-unsafe fn arrange<D: PairDot, const PAIRS: usize, const N: usize>(
+unsafe fn arrange<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
     block: &Block,
     from: usize,
     to: usize,
-    records: &mut Records<D::Pair, PAIRS>,
+    chunk: &mut Chunk<D::Pair, PAIRS>,
 ) {
-    for (part, records) in (from..to).zip(records) {
-        for (pair, record) in records.iter_mut().enumerate() {
+    for part in from..to {
+        for pair in 0..PAIRS {
             // An odd token goes with itself; what its double yields is not stored.
             let (first, second) = (2 * pair, (2 * pair + 1).min(N - 1));
             // SAFETY: tokens below `N`, parts below `to`.
@@ -270,13 +289,11 @@ unsafe fn arrange<D: PairDot, const PAIRS: usize, const N: usize>(
                 };
                 let scale = |n: usize| *block.x_scales.add(n * block.x_groups() + part);
                 let sum = |n: usize| *block.x_sums.add(n * block.x_groups() + part);
-                let minimum = |n: usize| scale(n) * sum(n) as f32;
-                let floats = |a, b| vcombine_f32(vdup_n_f32(a), vdup_n_f32(b));
-                record.write(Record {
-                    codes: D::pair(codes(first), codes(second)),
-                    scale: floats(scale(first), scale(second)),
-                    start: vcombine_s32(vdup_n_s32(-8 * sum(first)), vdup_n_s32(-8 * sum(second))),
-                    minimum: floats(minimum(first), minimum(second)),
+                let offset = |n: usize| vdup_n_s32(K::offset(scale(n), sum(n)));
+                chunk.codes[part - from][pair].write(D::pair(codes(first), codes(second)));
+                chunk.factors[part - from][pair].write(Factors {
+                    scale: vcombine_f32(vdup_n_f32(scale(first)), vdup_n_f32(scale(second))),
+                    offset: vcombine_s32(offset(first), offset(second)),
                 });
             }
         }
@@ -286,14 +303,14 @@ unsafe fn arrange<D: PairDot, const PAIRS: usize, const N: usize>(
 /// Adds parts `from..to` of quarter `unit` (counted through the panels).
 ///
 /// # Safety
-/// The ISA of `D`; `unit` and `to` within the block; `records` filled for these parts.
+/// The ISA of `D`; `unit` and `to` within the block; `chunk` arranged for these parts.
 #[inline(always)]
 unsafe fn quarter<D: PairDot, K: Kind<D>, const PAIRS: usize>(
     block: &Block,
     unit: usize,
     from: usize,
     to: usize,
-    records: &Records<D::Pair, PAIRS>,
+    chunk: &Chunk<D::Pair, PAIRS>,
     acc: &mut [Floats; PAIRS],
 ) {
     // SAFETY: every address lies in the unit's panel, as `Block` promises.
@@ -302,24 +319,29 @@ unsafe fn quarter<D: PairDot, K: Kind<D>, const PAIRS: usize>(
         let panel = block.panel(unit / QUARTERS);
         let scales = panel.add(unit % QUARTERS * QUARTER * 2);
         let codes = panel.add(block.codes + unit % QUARTERS * (LINE / QUARTERS));
-        for (part, records) in (from..to).zip(records) {
+        let mut pairs: *const u8 = chunk.codes.as_ptr().cast();
+        for (part, factors) in (from..to).zip(&chunk.factors) {
             let at = (part >> shift) * PANEL * 2;
             let weights = K::weights(codes.add(part * K::PART));
-            let scale = D::by_row(four_halves(scales.add(at)));
-            for (acc, record) in acc.iter_mut().zip(records) {
-                let record = record.assume_init_ref();
-                let sums = K::dot(&weights, record);
-                let scale = D::outer(scale, record.scale);
+            let scales_w = D::by_row(four_halves(scales.add(at)));
+            let minimums_w = if K::MINIMUM {
+                D::by_row(four_halves(scales.add(block.minimums + at)))
+            } else {
+                scales_w
+            };
+            unroll!(pair < PAIRS, {
+                let tokens = factors[pair].assume_init();
+                let sums = K::dot(&weights, tokens.offset, &mut pairs);
+                let scale = D::outer(scales_w, tokens.scale);
                 for i in 0..2 {
-                    acc[i] = vfmaq_f32(acc[i], scale[i], vcvtq_f32_s32(sums[i]));
+                    let acc = &mut acc[pair][i];
+                    *acc = vfmaq_f32(*acc, scale[i], vcvtq_f32_s32(sums[i]));
                 }
-            }
-            if K::MINIMUM {
-                let minimum = D::by_row(four_halves(scales.add(block.minimums + at)));
-                for (acc, record) in acc.iter_mut().zip(records) {
-                    *acc = D::outer_fma(*acc, minimum, record.assume_init_ref().minimum);
+                if K::MINIMUM {
+                    let tokens = vreinterpretq_f32_s32(tokens.offset);
+                    acc[pair] = D::outer_fma(acc[pair], minimums_w, tokens);
                 }
-            }
+            });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One token against several panels at once.
 
-use super::{LINE, Q4_PART, Q8_PART, QUARTER, QUARTERS, group_halves};
+use super::{QUARTER, QUARTERS, group_halves, unroll};
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
@@ -9,7 +9,8 @@ use std::arch::aarch64::*;
 /// How an ISA takes the dot products of 32 columns of the 16 rows of a panel with one token.
 ///
 /// # Safety
-/// Every method needs the implementing ISA, and pointers that are good for 32 columns.
+/// Every method needs the implementing ISA, and pointers that are good for 32 columns. Those to
+/// codes move on to the next columns.
 pub(in crate::aarch64) trait PanelDot {
     /// 32 activations.
     type X: Copy;
@@ -17,27 +18,9 @@ pub(in crate::aarch64) trait PanelDot {
     /// Loads the activations.
     unsafe fn x(codes: *const i8) -> Self::X;
     /// `start` plus the row sums for `q4` codes in 0..=15.
-    unsafe fn q4(codes: *const u8, x: Self::X, start: int32x4_t) -> [int32x4_t; QUARTERS];
+    unsafe fn q4(codes: &mut *const u8, x: Self::X, start: int32x4_t) -> [int32x4_t; QUARTERS];
     /// The row sums for `q8` codes.
-    unsafe fn q8(codes: *const u8, x: Self::X) -> [int32x4_t; QUARTERS];
-}
-
-/// The codes of the 16 rows in one line.
-///
-/// # Safety
-/// `codes` must be good for a line more than `line` lines.
-#[inline(always)]
-pub(in crate::aarch64) unsafe fn line(codes: *const u8, line: usize) -> [uint8x16_t; QUARTERS] {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let at = codes.add(line * LINE);
-        [
-            vld1q_u8(at),
-            vld1q_u8(at.add(16)),
-            vld1q_u8(at.add(32)),
-            vld1q_u8(at.add(48)),
-        ]
-    }
+    unsafe fn q8(codes: &mut *const u8, x: Self::X) -> [int32x4_t; QUARTERS];
 }
 
 /// `q4`, `P` panels at a time.
@@ -76,24 +59,26 @@ unsafe fn q4_panels<D: PanelDot, const P: usize, const MINIMUM: bool>(
     unsafe {
         let shift = block.parts.trailing_zeros();
         let mut acc = [[vdupq_n_f32(0.0); QUARTERS]; P];
+        let mut codes: [*const u8; P] =
+            std::array::from_fn(|p| block.panel(first + p).add(block.codes));
         for part in 0..block.groups * block.parts {
             let x = D::x(block.x_codes.add(part * ACTIVATION_GROUP));
             let x_scale = *block.x_scales.add(part);
             let x_sum = *block.x_sums.add(part);
             let start = vdupq_n_s32(if MINIMUM { 0 } else { -8 * x_sum });
-            for (p, acc) in acc.iter_mut().enumerate() {
+            unroll!(p < P, {
                 let panel = block.panel(first + p);
-                let sums = D::q4(panel.add(block.codes + part * Q4_PART), x, start);
+                let sums = D::q4(&mut codes[p], x, start);
                 let scales = group_halves(panel, part >> shift);
-                accumulate(acc, scales, x_scale, sums);
+                accumulate(&mut acc[p], scales, x_scale, sums);
                 if MINIMUM {
                     let minimums = group_halves(panel.add(block.minimums), part >> shift);
                     let x = x_scale * x_sum as f32;
-                    for (acc, minimum) in acc.iter_mut().zip(minimums) {
+                    for (acc, minimum) in acc[p].iter_mut().zip(minimums) {
                         *acc = vfmaq_n_f32(*acc, minimum, x);
                     }
                 }
-            }
+            });
         }
         store(&acc, out);
     }
@@ -127,14 +112,17 @@ unsafe fn q8_panels<D: PanelDot, const P: usize>(block: &Block, first: usize, ou
     unsafe {
         let shift = block.parts.trailing_zeros();
         let mut acc = [[vdupq_n_f32(0.0); QUARTERS]; P];
+        let mut codes: [*const u8; P] =
+            std::array::from_fn(|p| block.panel(first + p).add(block.codes));
         for part in 0..block.groups * block.parts {
             let x = D::x(block.x_codes.add(part * ACTIVATION_GROUP));
             let x_scale = *block.x_scales.add(part);
-            for (p, acc) in acc.iter_mut().enumerate() {
+            unroll!(p < P, {
                 let panel = block.panel(first + p);
-                let sums = D::q8(panel.add(block.codes + part * Q8_PART), x);
-                accumulate(acc, group_halves(panel, part >> shift), x_scale, sums);
-            }
+                let sums = D::q8(&mut codes[p], x);
+                let scales = group_halves(panel, part >> shift);
+                accumulate(&mut acc[p], scales, x_scale, sums);
+            });
         }
         store(&acc, out);
     }

@@ -3,6 +3,10 @@
 //! [`gemv`] takes one token through several panels, [`gemm`] several tokens through one quarter;
 //! both are written once, over a trait that says how an ISA takes the dot products of 32 columns.
 //! [`float`] is the same for every ISA.
+//!
+//! The innermost steps are assembly: `sdot` and `smmla` have no stable intrinsics, one load of four
+//! vectors wants registers in a row, and a step as one block keeps the compiler from moving loads
+//! ahead until accumulators no longer fit the registers.
 
 pub(in crate::aarch64) mod float;
 pub(in crate::aarch64) mod gemm;
@@ -11,6 +15,22 @@ pub(in crate::aarch64) mod gemv;
 use crate::packing::PANEL;
 use std::arch::aarch64::*;
 use std::arch::asm;
+
+/// Does `body` for `index` from 0 to below `count` (at most 6), a copy for each: the compiler would
+/// leave a loop of this size rolled up, and its accumulators in memory.
+macro_rules! unroll {
+    ($index:ident < $count:ident, $body:block) => {
+        unroll!(@copies $index, $count, $body, 0 1 2 3 4 5);
+        const { assert!($count <= 6) };
+    };
+    (@copies $index:ident, $count:ident, $body:block, $($copy:literal)*) => {
+        $(if $copy < $count {
+            let $index = $copy;
+            $body
+        })*
+    };
+}
+use unroll;
 
 /// Rows of one vector.
 const QUARTER: usize = 4;
