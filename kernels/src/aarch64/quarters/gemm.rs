@@ -127,7 +127,10 @@ pub(in crate::aarch64) unsafe fn q8_columns(codes: *const u8) -> Weights {
 }
 
 /// A quantized kind: how a quarter of a part is multiplied.
-trait Kind<D: PairDot> {
+///
+/// # Safety
+/// As [`PairDot`].
+trait Quantized<D: PairDot> {
     /// Bytes of 32 K of a panel.
     const PART: usize;
     const MINIMUM: bool;
@@ -140,7 +143,7 @@ trait Kind<D: PairDot> {
 /// `q4`
 struct Q4<const MINIMUM: bool>;
 
-impl<D: PairDot, const MINIMUM: bool> Kind<D> for Q4<MINIMUM> {
+impl<D: PairDot, const MINIMUM: bool> Quantized<D> for Q4<MINIMUM> {
     const PART: usize = Q4_PART;
     const MINIMUM: bool = MINIMUM;
 
@@ -161,7 +164,7 @@ impl<D: PairDot, const MINIMUM: bool> Kind<D> for Q4<MINIMUM> {
 
     #[inline(always)]
     unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums {
-        // SAFETY: registers only.
+        // SAFETY: as the caller promises.
         unsafe {
             let start = if MINIMUM {
                 [vdupq_n_s32(0); 2]
@@ -176,7 +179,7 @@ impl<D: PairDot, const MINIMUM: bool> Kind<D> for Q4<MINIMUM> {
 /// `q8`
 struct Q8;
 
-impl<D: PairDot> Kind<D> for Q8 {
+impl<D: PairDot> Quantized<D> for Q8 {
     const PART: usize = Q8_PART;
     const MINIMUM: bool = false;
 
@@ -193,7 +196,7 @@ impl<D: PairDot> Kind<D> for Q8 {
 
     #[inline(always)]
     unsafe fn dot(weights: &Weights, _offset: int32x4_t, pair: &mut *const u8) -> Sums {
-        // SAFETY: registers only.
+        // SAFETY: as the caller promises.
         unsafe { D::q8(weights, pair) }
     }
 }
@@ -234,7 +237,7 @@ pub(in crate::aarch64) unsafe fn q8<D: PairDot, const PAIRS: usize, const N: usi
 /// # Safety
 /// As [`q4`].
 #[inline(always)]
-unsafe fn panels<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
+unsafe fn panels<D: PairDot, K: Quantized<D>, const PAIRS: usize, const N: usize>(
     block: &Block,
     out: *mut f32,
     stride: usize,
@@ -270,7 +273,7 @@ unsafe fn panels<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
 /// # Safety
 /// The block must have `N` tokens of at least `to` parts, and `to - from` be at most [`CHUNK`].
 #[inline(always)]
-unsafe fn arrange<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
+unsafe fn arrange<D: PairDot, K: Quantized<D>, const PAIRS: usize, const N: usize>(
     block: &Block,
     from: usize,
     to: usize,
@@ -305,7 +308,7 @@ unsafe fn arrange<D: PairDot, K: Kind<D>, const PAIRS: usize, const N: usize>(
 /// # Safety
 /// The ISA of `D`; `unit` and `to` within the block; `chunk` arranged for these parts.
 #[inline(always)]
-unsafe fn quarter<D: PairDot, K: Kind<D>, const PAIRS: usize>(
+unsafe fn quarter<D: PairDot, K: Quantized<D>, const PAIRS: usize>(
     block: &Block,
     unit: usize,
     from: usize,
