@@ -21,6 +21,8 @@ pub mod pool;
 pub mod roofline;
 pub mod topology;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

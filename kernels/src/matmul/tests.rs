@@ -8,6 +8,7 @@ use crate::packing::{Codes, Group, Kind, Layout, PackedMatrix, pack_floats};
 use crate::pool::ThreadPool;
 use half::f16;
 use proptest::prelude::*;
+use std::sync::LazyLock;
 
 /// Bytes that start on a 64-byte boundary.
 #[repr(align(64))]
@@ -150,6 +151,12 @@ fn activations(tokens: usize, cols: usize, fill: Fill, random: &mut Random) -> Q
     rows
 }
 
+/// A pool of 1, 2 or 3 threads, started once for all cases.
+fn pool(threads: usize) -> &'static ThreadPool {
+    static POOLS: LazyLock<[ThreadPool; 3]> = LazyLock::new(|| [1, 2, 3].map(ThreadPool::new));
+    &POOLS[threads - 1]
+}
+
 /// Runs one product and returns its output.
 fn run(isa: Isa, threads: usize, weights: PackedMatrix, input: MatmulInput) -> Vec<f32> {
     let mut out = vec![f32::NAN; input.rows.len() / input.cols * weights.layout().rows()];
@@ -158,7 +165,7 @@ fn run(isa: Isa, threads: usize, weights: PackedMatrix, input: MatmulInput) -> V
         bias: None,
         out: &mut out,
     }];
-    matmul(kernels(isa), &ThreadPool::new(threads), input, &mut jobs);
+    matmul(kernels(isa), pool(threads), input, &mut jobs);
     out
 }
 
@@ -307,7 +314,7 @@ fn several_products_share_one_pass() {
                 out,
             })
             .collect();
-        matmul(kernels(isa), &ThreadPool::new(2), input, &mut jobs);
+        matmul(kernels(isa), pool(2), input, &mut jobs);
         for (packed, out) in packed.iter().zip(&outs) {
             let alone = run(isa, 1, packed.matrix(), input);
             assert_eq!(bits(out), bits(&alone), "{isa}, {}", packed.layout.kind());

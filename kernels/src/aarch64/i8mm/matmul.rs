@@ -1,0 +1,256 @@
+//! Matmul with `smmla`: 2 rows by 2 tokens of 8 signed bytes each. A single token would leave half
+//! of it unused, and takes `sdot`.
+//!
+//! A line has 4 columns of each row (`q4`: in each nibble). Two lines zip to 8 columns of a pair of
+//! rows, columns 0..4 and 8..12 of 16, then 4..8 and 12..16; the activations follow that order.
+
+use crate::aarch64::dotprod::Sdot;
+use crate::aarch64::quarters::gemm::{self, Floats, PairDot, Sums, Weights};
+use crate::aarch64::quarters::{LINE, float::float, gemv, nibbles};
+use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
+    q4: Tiles {
+        by_tokens: &[
+            q4_one::<false> as Micro,
+            q4::<1, 2, false>,
+            q4::<2, 3, false>,
+            q4::<2, 4, false>,
+            q4::<3, 5, false>,
+            q4::<3, 6, false>,
+            q4::<4, 7, false>,
+            q4::<4, 8, false>,
+        ],
+    },
+    q4_minimum: Tiles {
+        by_tokens: &[
+            q4_one::<true> as Micro,
+            q4::<1, 2, true>,
+            q4::<2, 3, true>,
+            q4::<2, 4, true>,
+            q4::<3, 5, true>,
+            q4::<3, 6, true>,
+            q4::<4, 7, true>,
+            q4::<4, 8, true>,
+        ],
+    },
+    q8: Tiles {
+        by_tokens: &[
+            q8_one as Micro,
+            q8::<1, 2>,
+            q8::<2, 3>,
+            q8::<2, 4>,
+            q8::<3, 5>,
+            q8::<3, 6>,
+            q8::<4, 7>,
+            q8::<4, 8>,
+        ],
+    },
+    f16: Tiles {
+        by_tokens: &[
+            float::<true, 2, 1> as Micro,
+            float::<true, 1, 2>,
+            float::<true, 1, 3>,
+        ],
+    },
+    f32: Tiles {
+        by_tokens: &[
+            float::<false, 2, 1> as Micro,
+            float::<false, 1, 2>,
+            float::<false, 1, 3>,
+        ],
+    },
+};
+
+/// # Safety
+/// As [`Micro`], with one token.
+#[target_feature(enable = "dotprod,i8mm")]
+unsafe fn q4_one<const MINIMUM: bool>(block: &Block, out: *mut f32, _stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemv::q4::<Sdot, 2, MINIMUM>(block, out) }
+}
+
+/// # Safety
+/// As [`Micro`], with one token.
+#[target_feature(enable = "dotprod,i8mm")]
+unsafe fn q8_one(block: &Block, out: *mut f32, _stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemv::q8::<Sdot, 2>(block, out) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "dotprod,i8mm")]
+unsafe fn q4<const PAIRS: usize, const N: usize, const MINIMUM: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemm::q4::<Smmla, PAIRS, N, MINIMUM>(block, out, stride) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "dotprod,i8mm")]
+unsafe fn q8<const PAIRS: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemm::q8::<Smmla, PAIRS, N>(block, out, stride) }
+}
+
+/// Products of 2 tokens by 2 rows: sums as `[token][row]`.
+struct Smmla;
+
+/// The 32-bit lanes of two vectors in turn: the low ones, the high ones.
+///
+/// # Safety
+/// None beyond NEON, which is part of AArch64.
+#[inline(always)]
+unsafe fn zip(a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+    // SAFETY: registers only.
+    unsafe {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [
+            vreinterpretq_u8_u32(vzip1q_u32(a, b)),
+            vreinterpretq_u8_u32(vzip2q_u32(a, b)),
+        ]
+    }
+}
+
+/// The even 32-bit lanes of two vectors, and the odd ones.
+///
+/// # Safety
+/// None beyond NEON, which is part of AArch64.
+#[inline(always)]
+unsafe fn unzip(a: int8x16_t, b: int8x16_t) -> [int8x16_t; 2] {
+    // SAFETY: registers only.
+    unsafe {
+        let (a, b) = (vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b));
+        [
+            vreinterpretq_s8_s32(vuzp1q_s32(a, b)),
+            vreinterpretq_s8_s32(vuzp2q_s32(a, b)),
+        ]
+    }
+}
+
+/// Weights are, for 16 columns at a time: rows 0 and 1 in both halves of the order above, then rows
+/// 2 and 3.
+impl PairDot for Smmla {
+    type Pair = [int8x16_t; 4];
+
+    #[inline(always)]
+    unsafe fn pair(first: *const i8, second: *const i8) -> Self::Pair {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let [a, b] = unzip(vld1q_s8(first), vld1q_s8(second));
+            let [c, d] = unzip(vld1q_s8(first.add(16)), vld1q_s8(second.add(16)));
+            [a, b, c, d]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn q4_weights(codes: *const u8) -> Weights {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let line = |i: usize| vld1q_u8(codes.add(i * LINE));
+            let [a, b] = zip(line(0), line(1));
+            let [c, d] = zip(line(2), line(3));
+            let [a, b, c, d] = [nibbles(a), nibbles(b), nibbles(c), nibbles(d)];
+            [a.0, a.1, b.0, b.1, c.0, c.1, d.0, d.1]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn q8_weights(codes: *const u8) -> Weights {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let line = |i: usize| vld1q_u8(codes.add(i * LINE));
+            let ([a, b], [c, d]) = (zip(line(0), line(2)), zip(line(1), line(3)));
+            let ([e, f], [g, h]) = (zip(line(4), line(6)), zip(line(5), line(7)));
+            [a, c, b, d, e, g, f, h].map(|codes| vreinterpretq_s8_u8(codes))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums {
+        let [mut a, mut b] = start;
+        // SAFETY: as the caller promises.
+        unsafe {
+            asm!(
+                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{pair}], #64",
+                "smmla {a:v}.4s, v16.16b, {w0:v}.16b",
+                "smmla {b:v}.4s, v16.16b, {w2:v}.16b",
+                "smmla {a:v}.4s, v17.16b, {w1:v}.16b",
+                "smmla {b:v}.4s, v17.16b, {w3:v}.16b",
+                "smmla {a:v}.4s, v18.16b, {w4:v}.16b",
+                "smmla {b:v}.4s, v18.16b, {w6:v}.16b",
+                "smmla {a:v}.4s, v19.16b, {w5:v}.16b",
+                "smmla {b:v}.4s, v19.16b, {w7:v}.16b",
+                pair = inout(reg) *pair, a = inout(vreg) a, b = inout(vreg) b,
+                w0 = in(vreg) weights[0], w1 = in(vreg) weights[1], w2 = in(vreg) weights[2],
+                w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
+                w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        [a, b]
+    }
+
+    #[inline(always)]
+    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums {
+        // SAFETY: as the caller promises.
+        unsafe { Self::q4([vdupq_n_s32(0); 2], weights, pair) }
+    }
+
+    #[inline(always)]
+    unsafe fn by_token(factors: int32x4_t) -> Sums {
+        [factors; 2]
+    }
+
+    #[inline(always)]
+    unsafe fn by_row(factors: float32x4_t) -> Floats {
+        // SAFETY: registers only.
+        unsafe {
+            let pairs = vreinterpretq_f64_f32(factors);
+            [
+                vreinterpretq_f32_f64(vdupq_laneq_f64::<0>(pairs)),
+                vreinterpretq_f32_f64(vdupq_laneq_f64::<1>(pairs)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn outer(rows: Floats, tokens: float32x4_t) -> Floats {
+        // SAFETY: registers only.
+        unsafe { [vmulq_f32(rows[0], tokens), vmulq_f32(rows[1], tokens)] }
+    }
+
+    #[inline(always)]
+    unsafe fn outer_fma(acc: Floats, rows: Floats, tokens: float32x4_t) -> Floats {
+        // SAFETY: registers only.
+        unsafe {
+            [
+                vfmaq_f32(acc[0], rows[0], tokens),
+                vfmaq_f32(acc[1], rows[1], tokens),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn reorder(floats: Floats) -> Floats {
+        // SAFETY: registers only.
+        unsafe {
+            let (a, b) = (
+                vreinterpretq_f64_f32(floats[0]),
+                vreinterpretq_f64_f32(floats[1]),
+            );
+            [
+                vreinterpretq_f32_f64(vzip1q_f64(a, b)),
+                vreinterpretq_f32_f64(vzip2q_f64(a, b)),
+            ]
+        }
+    }
+}

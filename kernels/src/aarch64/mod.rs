@@ -1,0 +1,6 @@
+//! Kernels for AArch64.
+
+pub(crate) mod dotprod;
+pub(crate) mod i8mm;
+pub(crate) mod neon;
+mod quarters;
