@@ -1,13 +1,13 @@
 //! The program on flags and files that make no sense: a message and an exit code, never a panic.
 
-use std::path::Path;
 use std::process::Command;
 
 /// The exit code is `code`, and the message has all of `names`.
 #[track_caller]
 fn ends(arguments: &str, code: i32, names: &[&str]) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile_cli");
-    std::fs::create_dir_all(folder.join("nothing")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("nothing")).unwrap();
     std::fs::write(folder.join("empty.gguf"), b"").unwrap();
     std::fs::write(folder.join("other.gguf"), b"%PDF-1.7").unwrap();
     std::fs::write(folder.join("recipe.toml"), b"[quantize]\nbits = 3").unwrap();
