@@ -47,7 +47,7 @@ pub struct Options {
     pub repeat: usize,
     /// Threads; `None`: the performance cores.
     pub threads: Option<usize>,
-    /// How a program is started that does [`probe`] in a process of its own, with the model's path
+    /// How a program is started that does [`probe()`] in a process of its own, with the model's path
     /// and the number of threads after these arguments; without, peak memory stays unknown.
     pub prober: Option<Vec<String>>,
 }
@@ -204,7 +204,7 @@ impl Entry {
     }
 }
 
-/// Runs the prober, or without one [`probe`] here, where memory is not the model's alone.
+/// Runs the prober, or without one [`probe()`] here, where memory is not the model's alone.
 fn probe_apart(path: &Path, threads: usize, options: &Options) -> Result<Probe, Error> {
     let Some([program, arguments @ ..]) = options.prober.as_deref() else {
         let probe = probe(path, threads, options.prompt)?;
