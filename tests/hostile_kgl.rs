@@ -196,6 +196,47 @@ fn contradictions_are_named() {
 }
 
 #[test]
+fn encoders_that_contradict_themselves_are_named() {
+    let encoder = |change: &'static str, value: Value| {
+        move |_: &mut Value, d: &mut Value| {
+            d["config"]["encoder"] = json!({"max_tokens": 16, "pooling": "mean"});
+            d["config"]["encoder"][change] = value.clone();
+        }
+    };
+    // A decoder's weights without a mask make a sound encoder.
+    open(&changed(encoder("normalize", json!(true)))).unwrap();
+    refused(encoder("max_tokens", json!(0)), &["max_tokens is 0"]);
+    refused(
+        encoder("max_tokens", json!(129)),
+        &["max_tokens is 129", "1 to 128"],
+    );
+    refused(
+        encoder("first_position", json!(0)),
+        &["positions", "[128, 32]", "missing"],
+    );
+    refused(encoder("first_position", json!(u64::MAX)), &["after row"]);
+    refused(encoder("token_types", json!(u64::MAX)), &["token_types"]);
+    refused(
+        encoder("embedding_norm", json!(true)),
+        &["embed_norm", "missing"],
+    );
+    refused(
+        encoder("pooling", json!("max")),
+        &["header", "`max`", "`mean`"],
+    );
+    let classifier = json!({"labels": [], "activation": "tanh", "scores": "raw"});
+    refused(encoder("classifier", classifier), &["0 labels"]);
+    refused(
+        |_, d| d["config"]["residual"] = json!("post_norm"),
+        &["norm", "no place"],
+    );
+    refused(
+        |_, d| d["config"]["norm"] = json!("layer"),
+        &["norm_bias", "missing"],
+    );
+}
+
+#[test]
 fn lying_places_are_refused() {
     let offsets = |name: &'static str, range: [u64; 2]| {
         move |entries: &mut Value, _: &mut Value| entries[name]["data_offsets"] = json!(range)

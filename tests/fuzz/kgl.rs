@@ -6,7 +6,7 @@
 #![no_main]
 
 use kinglet::format::ModelFile;
-use kinglet::{Model, SessionOptions, Tokenizer};
+use kinglet::{EmbedOptions, Model, SessionOptions, Tokenizer};
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::pool::ThreadPool;
@@ -70,6 +70,10 @@ fn run(file: ModelFile) {
     let vocab = file.config().vocab_size as u32;
     let engine = Engine::new(Isa::Scalar, ThreadPool::new(1));
     let model = Model::new(file, engine).expect("a validated file");
+    if model.config().encoder.is_some() {
+        embed(&model);
+        return;
+    }
     let options = SessionOptions {
         context: 4,
         ..SessionOptions::default()
@@ -79,4 +83,22 @@ fn run(file: ModelFile) {
         .prefill(&[0, vocab - 1])
         .expect("tokens of the model");
     session.next().expect("room for a token");
+}
+
+/// Embeds two texts of tokens, if the tokenizer is sound, and classifies one if there are classes.
+fn embed(model: &Model) {
+    let Ok(mut encoder) = model.encoder() else {
+        return;
+    };
+    let last = model.config().vocab_size as u32 - 1;
+    let mut texts = vec![vec![0], vec![last]];
+    if encoder.max_tokens() > 1 {
+        texts.push(vec![last, 0]);
+    }
+    let options = EmbedOptions::default();
+    encoder
+        .embed_tokens(&texts, &options)
+        .expect("tokens of the model");
+    let _ = encoder.classify_tokens(&texts);
+    let _ = encoder.embed(&["ab </s>a"], &options);
 }

@@ -1,6 +1,9 @@
 //! Writes the seeds of the fuzz targets: `cargo run --release -p kinglet-tests --example fuzz_seeds`.
 
-use kinglet::config::ModelConfig;
+use kinglet::config::{
+    Classifier, EncoderConfig, FeedForward, HeadActivation, ModelConfig, NormKind, Pooling,
+    Residual, Scores,
+};
 use kinglet_tests::models::folder::{HfFolder, SINGLE, shard_parts};
 use kinglet_tests::models::gguf::{Gguf, Tensor, Value, text, texts};
 use kinglet_tests::models::{FOLDER_SEPARATOR, KGL_SEPARATOR};
@@ -23,6 +26,7 @@ fn main() {
     (gemma.tied_head, gemma.logit_softcap) = (false, Some(30.0));
     gemma.layers[0].window = Some(2);
     save("kgl", "options", kgl_parts(&kgl("q8", gemma)));
+    save("kgl", "encoder", kgl_parts(&kgl("q8", encoder())));
     save("kgl", "whole", [&[0], &kgl("q4", tiny())[..]].concat());
 
     save("gguf", "gpt2", Gguf::sound().bytes());
@@ -49,6 +53,29 @@ fn tiny() -> ModelConfig {
     (config.heads, config.kv_heads, config.head_dim) = (2, 1, 4);
     config.ropes[0].dims = 4;
     config.layers.truncate(1);
+    config
+}
+
+/// A post-norm encoder with learned positions and a classification head.
+fn encoder() -> ModelConfig {
+    let mut config = tiny();
+    config.ropes.clear();
+    (config.norm, config.residual) = (NormKind::Layer, Residual::PostNorm);
+    (config.biases, config.feed_forward) = (true, FeedForward::Plain);
+    config.tied_head = false;
+    config.encoder = Some(EncoderConfig {
+        first_position: Some(1),
+        token_types: 2,
+        embedding_norm: true,
+        max_tokens: 8,
+        pooling: Pooling::Mean,
+        normalize: true,
+        classifier: Some(Classifier {
+            labels: vec!["a".to_owned(), "b".to_owned()],
+            activation: HeadActivation::Tanh,
+            scores: Scores::Softmax,
+        }),
+    });
     config
 }
 
