@@ -47,8 +47,9 @@ pub struct Options {
     pub repeat: usize,
     /// Threads; `None`: the performance cores.
     pub threads: Option<usize>,
-    /// How a program is started that does [`probe()`] in a process of its own, with the model's path
-    /// and the number of threads after these arguments; without, peak memory stays unknown.
+    /// How a program is started that does [`probe()`] in a process of its own, with the model's path,
+    /// the number of threads and the length of the prompt after these arguments; without, peak
+    /// memory stays unknown.
     pub prober: Option<Vec<String>>,
 }
 
