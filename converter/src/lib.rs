@@ -1,10 +1,12 @@
 //! The converter: checkpoint → passes → one packed file.
 
+pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;
 mod convert;
 mod error;
 pub mod pack;
+pub mod plan;
 pub mod pull;
 pub mod quantize;
 pub mod recipe;

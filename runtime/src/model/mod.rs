@@ -5,6 +5,7 @@ mod linear;
 mod rope;
 
 pub(crate) use decoder::Decoder;
+pub use rope::RopeTable;
 
 use crate::config::ModelConfig;
 use crate::error::Error;
