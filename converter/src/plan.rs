@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// Rows of a matrix whose error is measured, spread over it evenly.
 const SAMPLE: usize = 48;
 
+/// The kind of each matrix, by its name.
+pub type Kinds = BTreeMap<String, Kind>;
+
 /// A kind that a matrix may have.
 #[derive(Clone, Copy, Debug)]
 struct Choice {
@@ -34,8 +37,8 @@ pub fn allocate(
     tokens: &[u32],
     flag: &'static str,
     budget: u64,
-    file_bytes: &dyn Fn(&BTreeMap<String, Kind>) -> Result<u64, Error>,
-) -> Result<BTreeMap<String, Kind>, Error> {
+    file_bytes: &dyn Fn(&Kinds) -> Result<u64, Error>,
+) -> Result<Kinds, Error> {
     let names = checkpoint.weights.iter();
     let names: Vec<&String> = names
         .filter(|(_, w)| w.shape().len() == 2)
@@ -45,7 +48,7 @@ pub fn allocate(
         .par_iter()
         .map(|name| Ok(efficient(choices(checkpoint, sensitivity, tokens, name)?)))
         .collect::<Result<_, Error>>()?;
-    let kinds = |chosen: &[usize]| -> BTreeMap<String, Kind> {
+    let kinds = |chosen: &[usize]| -> Kinds {
         let chosen = chosen
             .iter()
             .zip(&choices)
@@ -73,7 +76,6 @@ pub fn allocate(
                 choices[index].get(chosen[index] + 1)?,
             );
             let more = next.bytes - now.bytes;
-            // The header's length may differ by a page from kind to kind.
             (bytes + more <= budget).then(|| ((now.loss - next.loss) / more as f64, index, more))
         };
         let best = (0..names.len())
@@ -84,6 +86,7 @@ pub fn allocate(
         };
         chosen[index] += 1;
         bytes += more;
+        // Names of kinds differ in length, and the header with them, by less than two pages.
         if bytes + 8192 > budget && file_bytes(&kinds(&chosen))? > budget {
             chosen[index] -= 1;
             break;
