@@ -170,8 +170,8 @@ fn contradictions_are_named() {
         &["special token 256"],
     );
     refused(
-        |_, d| d["weights"]["layers.1.q"]["kind"] = json!("q3g32"),
-        &["layers.1.q", "q3g32"],
+        |_, d| d["weights"]["layers.1.q"]["kind"] = json!("q7g32"),
+        &["layers.1.q", "q7g32"],
     );
     refused(
         |_, d| d["weights"]["layers.1.q"]["kind"] = json!("q8g32"),

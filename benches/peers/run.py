@@ -76,7 +76,7 @@ def models(python, folder):
     for kind, peer in PAIRS:
         ours, theirs = folder / f"{kind}-{stamp}.kgl", folder / f"{peer}.gguf"
         if not ours.exists():
-            run(convert, folder / "hf", "-o", ours, "--quant", kind, "--group", 32,
+            run(convert, folder / "hf", "-o", ours, "--quant", kind, "--group", 32, "--method", "rtn",
                 "--embed", kind, "--head", kind, stdout=sys.stderr)
         if not theirs.exists():
             run(python, HERE / "llama_cpp_quantize.py", folder / "reference-f16.gguf", theirs, peer,

@@ -24,6 +24,34 @@ pub struct Checkpoint {
     pub origin: Origin,
 }
 
+impl Checkpoint {
+    /// The weight `name`: a tied head is the embedding.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn weight(&self, name: &str) -> Result<&dyn Weight, Error> {
+        let found = self.weights.get(name);
+        let tied = || self.weights.get("embed").filter(|_| name == "head");
+        let weight = found.or_else(tied).ok_or_else(|| {
+            let reason = format!("the model lacks the weight {name}");
+            Error::source(&self.origin.name, reason)
+        })?;
+        Ok(weight.as_ref())
+    }
+
+    /// All of the weight `name`.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let weight = self.weight(name)?;
+        let shape = weight.shape();
+        let mut values = vec![0.0; shape.iter().product()];
+        weight.read_rows(0..shape[0], &mut values)?;
+        Ok(values)
+    }
+}
+
 /// Where a checkpoint came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {

@@ -1,13 +1,16 @@
 //! A conversion from end to end: source → checkpoint → packer → file, with its report.
 
-use crate::checkpoint::{Checkpoint, Weight};
+use crate::calibrate::{self, Calibration};
+use crate::checkpoint::Checkpoint;
 use crate::pack::{self, Distance};
-use crate::recipe::Recipe;
+use crate::quantize::sequential::Sequential;
+use crate::recipe::{Kinds, Method, Recipe};
 use crate::report::{Report, TensorReport};
-use crate::{Error, source};
+use crate::{Error, plan, source};
 use kinglet::format::validate::Stored;
 use kinglet::format::{Header, Provenance, WeightInfo, Writer};
 use kinglet_kernels::packing::Kind;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -40,30 +43,100 @@ pub fn write(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Report, Error> {
     let start = Instant::now();
-    let header = header(checkpoint, recipe)?;
+    let quantize = &recipe.quantize;
+    let mut kinds = kinds_of(checkpoint, &quantize.kinds()?);
+    let budget = quantize.budget(parameters(checkpoint))?;
+    let encoder = checkpoint.config.encoder.is_some();
+    if let (true, Some((flag, _))) = (encoder, budget) {
+        let reason = "an encoder cannot be calibrated: choose its kinds by --quant and --embed";
+        return Err(Error::Setting {
+            flag,
+            reason: reason.to_owned(),
+        });
+    }
+    let method = match quantize.method() {
+        Method::Gptq if encoder => Method::Search,
+        method => method,
+    };
+    let gptq = method == Method::Gptq;
+    let calibrates = budget.is_some() || gptq && kinds.values().any(|k| k.is_quantized());
+    let matrices = checkpoint.weights.values().filter(|w| w.shape().len() == 2);
+    let total: u64 = matrices
+        .map(|w| w.shape().iter().product::<usize>() as u64)
+        .sum();
+    // Calibration runs the weights forward and backward, then they are quantized.
+    let total = total * if calibrates { 3 } else { 1 };
+    let done = AtomicU64::new(0);
+    let progress = |weights: usize| {
+        let weights = weights as u64;
+        progress(done.fetch_add(weights, Ordering::Relaxed) + weights, total);
+    };
+    let calibrated = if calibrates {
+        let text = quantize.calibration_text()?;
+        let calibration = Calibration::new(checkpoint, &text, quantize.windows)?;
+        let sensitivity = calibrate::measure(checkpoint, &calibration, &progress)?;
+        Some((calibration, sensitivity))
+    } else {
+        None
+    };
+    if let (Some((flag, budget)), Some((calibration, sensitivity))) = (budget, &calibrated) {
+        let file_bytes = |kinds: &BTreeMap<String, Kind>| {
+            let template = checkpoint.chat_template.as_ref().map_or(0, String::len);
+            let header = header(checkpoint, recipe, kinds);
+            Ok(Writer::file_bytes(
+                header,
+                checkpoint.tokenizer_json.len(),
+                template,
+            )?)
+        };
+        let tokens = calibration.tokens();
+        kinds = plan::allocate(checkpoint, sensitivity, tokens, flag, budget, &file_bytes)?;
+    }
+    let sequential = calibrated
+        .as_ref()
+        .filter(|_| gptq)
+        .map(|(calibration, sensitivity)| {
+            Sequential::new(checkpoint, calibration, sensitivity, quantize.keep_grid)
+        });
+    let mut sequential = sequential.transpose()?;
+    let header = header(checkpoint, recipe, &kinds);
     let mut writer = Writer::create(
         output,
         header.clone(),
         &checkpoint.tokenizer_json,
         checkpoint.chat_template.as_deref(),
     )?;
-    let size = |info: &WeightInfo| info.shape.iter().product::<usize>() as u64;
-    let total: u64 = header.weights.values().map(size).sum();
-    let done = AtomicU64::new(0);
-    let progress = |weights: usize| {
-        let weights = weights as u64;
-        progress(done.fetch_add(weights, Ordering::Relaxed) + weights, total);
+    let plan = writer.plan().to_vec();
+    let layout_of = |name: &str| {
+        let planned = plan.iter().find(|planned| planned.name == name);
+        match planned.map(|planned| planned.stored) {
+            Some(Stored::Matrix(layout)) => layout,
+            _ => panic!("{name} is not among the matrices of the file"),
+        }
     };
     let mut tensors = vec![];
-    for planned in writer.plan().to_vec() {
+    for planned in &plan {
         let name = &planned.name;
-        let weight = weight(checkpoint, name)?;
-        let distance = match planned.stored {
-            Stored::Matrix(layout) => {
-                let keep_grid = recipe.quantize.keep_grid;
-                pack::matrix(&mut writer, name, layout, weight, keep_grid, &progress)?
+        let weight = checkpoint.weight(name)?;
+        let distance = match (planned.stored, &mut sequential) {
+            (Stored::Matrix(_), Some(sequential)) => {
+                let made = sequential.matrix(name, &layout_of, &progress)?;
+                writer.write(&made.bytes)?;
+                made.distance
             }
-            Stored::Vector(_) => {
+            (Stored::Matrix(layout), None) => {
+                let keep_grid = quantize.keep_grid;
+                pack::matrix(
+                    &mut writer,
+                    name,
+                    layout,
+                    weight,
+                    method,
+                    keep_grid,
+                    &progress,
+                )?
+            }
+            (Stored::Vector(_), _) => {
                 pack::vector(&mut writer, name, weight)?;
                 Distance::default()
             }
@@ -80,9 +153,7 @@ pub fn write(
         });
     }
     let output_bytes = writer.finish()?;
-    let parameters = checkpoint.weights.values();
-    let parameters = parameters.map(|w| w.shape().iter().product::<usize>() as u64);
-    let parameters: u64 = parameters.sum();
+    let parameters = parameters(checkpoint);
     Ok(Report {
         source: checkpoint.origin.name.clone(),
         source_bytes: checkpoint.origin.bytes,
@@ -95,38 +166,44 @@ pub fn write(
     })
 }
 
-/// The weight that is written under `name`: a tied head is the embedding, packed once more.
-fn weight<'a>(checkpoint: &'a Checkpoint, name: &str) -> Result<&'a dyn Weight, Error> {
-    let found = checkpoint.weights.get(name);
-    let tied = || checkpoint.weights.get("embed").filter(|_| name == "head");
-    let weight = found.or_else(tied).ok_or_else(|| {
-        let reason = format!("the model lacks the weight {name}");
-        Error::source(&checkpoint.origin.name, reason)
-    })?;
-    Ok(weight.as_ref())
+/// Weights of the model, a head beside a tied embedding not counted.
+fn parameters(checkpoint: &Checkpoint) -> u64 {
+    let weights = checkpoint.weights.values();
+    weights
+        .map(|w| w.shape().iter().product::<usize>() as u64)
+        .sum()
 }
 
-fn header(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Header, Error> {
-    let kinds = recipe.quantize.kinds()?;
-    let info = |name: &str, shape: &[usize]| {
-        let kind = match shape.len() {
-            1 => Kind::F32,
-            _ => kinds.of(name),
-        };
+/// The kind of every matrix that the file will have.
+fn kinds_of(checkpoint: &Checkpoint, kinds: &Kinds) -> BTreeMap<String, Kind> {
+    let matrices = checkpoint
+        .weights
+        .iter()
+        .filter(|(_, w)| w.shape().len() == 2);
+    let mut all: BTreeMap<String, Kind> = matrices
+        .map(|(name, _)| (name.clone(), kinds.of(name)))
+        .collect();
+    if checkpoint.config.tied_head && kinds.head != kinds.embed {
+        all.insert("head".to_owned(), kinds.head);
+    }
+    all
+}
+
+fn header(checkpoint: &Checkpoint, recipe: &Recipe, kinds: &BTreeMap<String, Kind>) -> Header {
+    let info = |name: &String, shape: &[usize]| {
+        let kind = kinds.get(name).copied().unwrap_or(Kind::F32);
         let info = WeightInfo {
             shape: shape.to_vec(),
             kind: kind.to_string(),
         };
-        (name.to_owned(), info)
+        (name.clone(), info)
     };
     let weights = checkpoint.weights.iter();
-    let mut weights: std::collections::BTreeMap<_, _> =
-        weights.map(|(name, w)| info(name, w.shape())).collect();
-    if checkpoint.config.tied_head && kinds.head != kinds.embed {
-        let embed = checkpoint.weights.get("embed");
-        weights.extend(embed.map(|embed| info("head", embed.shape())));
+    let mut weights: BTreeMap<_, _> = weights.map(|(name, w)| info(name, w.shape())).collect();
+    if let (Some(_), Some(embed)) = (kinds.get("head"), checkpoint.weights.get("embed")) {
+        weights.extend([info(&"head".to_owned(), embed.shape())]);
     }
-    Ok(Header {
+    Header {
         config: checkpoint.config.clone(),
         weights,
         tokenizer_bytes: 0,
@@ -137,5 +214,5 @@ fn header(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Header, Error> {
             source_sha256: checkpoint.origin.sha256.clone(),
             recipe: recipe.to_toml(),
         },
-    })
+    }
 }

@@ -1,11 +1,13 @@
 //! The converter: checkpoint → passes → one packed file.
 
+pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;
 pub mod compare;
 mod convert;
 mod error;
 pub mod pack;
+pub mod plan;
 pub mod pull;
 pub mod quantize;
 pub mod recipe;

@@ -2,21 +2,35 @@
 //! the recipe is stored in the file that it made.
 
 use crate::Error;
-use kinglet_kernels::packing::{Group, Kind};
+use crate::calibrate::BUILT_IN;
+use kinglet_kernels::packing::{Group, Kind, SplitBits};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 /// The passes and their settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
     /// How weights are stored.
     pub quantize: Quantize,
 }
 
-/// How weights are stored. Kinds are `f32`, `f16`, `q8` or `q4`, which `group` and `minimum` make
-/// precise, or a full name such as `q8g32` or `q4mg64`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Round to nearest, scales from the largest weight of each group
+    Rtn,
+    /// Round to nearest, the scale of each group searched for
+    Search,
+    /// GPTQ: errors made up for, for the inputs that a calibration text gives
+    Gptq,
+}
+
+/// How weights are stored. Kinds are `f32`, `f16`, `q8`, `q6`, `q5`, `q4` or `q3`, which `group` and
+/// `minimum` make precise, or a full name such as `q8g32` or `q4mg64`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quantize {
     /// Kind of the matrices in the layers.
@@ -25,13 +39,30 @@ pub struct Quantize {
     pub group: usize,
     /// Whether `q4` has a minimum beside the scale.
     pub minimum: bool,
-    /// Kind of the embedding (of tokens, positions and token types); by default `q8` where the layers are `q4`, else that of the layers.
+    /// Kind of the embedding (of tokens, positions and token types); by default `q8` where the
+    /// layers are smaller, else that of the layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embed: Option<String>,
-    /// Kind of the output or classification head; by default that of the embedding. A tied head of another kind is
-    /// written beside the embedding.
+    /// Kind of the output or classification head; by default that of the embedding. A tied head of
+    /// another kind is written beside the embedding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
+    /// How codes are chosen; by default `search`, which needs no data. Encoders are not calibrated:
+    /// for them, `gptq` is `search`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// The size of the file, such as `77.6MB` (of 10⁶ bytes), `1.5GB` or a number of bytes: kinds are
+    /// then chosen for each weight to fit it with the least loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// The size of the file as bits per weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bpw: Option<f64>,
+    /// The text that the model is calibrated on; by default the one built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<PathBuf>,
+    /// The most windows of 512 tokens of it that are used.
+    pub windows: usize,
     /// Whether weights that already lie on the grid of their kind (GGUF `Q4_0`, `Q4_1`, `Q8_0`)
     /// keep their codes and scales bit for bit.
     pub keep_grid: bool,
@@ -45,6 +76,11 @@ impl Default for Quantize {
             minimum: false,
             embed: None,
             head: None,
+            method: None,
+            size: None,
+            bpw: None,
+            calibration: None,
+            windows: 48,
             keep_grid: false,
         }
     }
@@ -92,6 +128,51 @@ impl Recipe {
 }
 
 impl Quantize {
+    /// How codes are chosen.
+    pub fn method(&self) -> Method {
+        self.method.unwrap_or(Method::Search)
+    }
+
+    /// The most bytes of the file, with the flag that asks for them, if any does.
+    ///
+    /// # Errors
+    /// A size that cannot be read, or both flags at once.
+    pub fn budget(&self, parameters: u64) -> Result<Option<(&'static str, u64)>, Error> {
+        let invalid = |flag, reason| Error::Setting { flag, reason };
+        match (&self.size, self.bpw) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(invalid("size", "cannot stand with --bpw".to_owned())),
+            (Some(size), None) => {
+                let bytes = parse_size(size).ok_or_else(|| {
+                    let reason = format!("{size:?}: expected a size such as 77.6MB or 1.5GB");
+                    invalid("size", reason)
+                })?;
+                Ok(Some(("size", bytes)))
+            }
+            (None, Some(bpw)) if bpw > 0.0 && bpw <= 32.0 => {
+                Ok(Some(("bpw", (bpw / 8.0 * parameters as f64) as u64)))
+            }
+            (None, Some(bpw)) => {
+                let reason = format!("{bpw}: expected bits per weight between 0 and 32");
+                Err(invalid("bpw", reason))
+            }
+        }
+    }
+
+    /// The calibration text.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn calibration_text(&self) -> Result<Cow<'static, str>, Error> {
+        match &self.calibration {
+            None => Ok(Cow::Borrowed(BUILT_IN)),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+                Ok(Cow::Owned(text))
+            }
+        }
+    }
+
     /// The kinds that the settings ask for.
     ///
     /// # Errors
@@ -100,7 +181,7 @@ impl Quantize {
         let layers = self.parse("quant", &self.kind)?;
         let embed = match (&self.embed, layers) {
             (Some(name), _) => self.parse("embed", name)?,
-            (None, Kind::Q4 { group, .. }) => Kind::Q8 { group },
+            (None, Kind::Q4 { group, .. } | Kind::Split { group, .. }) => Kind::Q8 { group },
             (None, kind) => kind,
         };
         let head = match &self.head {
@@ -122,15 +203,24 @@ impl Quantize {
                 reason: e.to_string(),
             })
         };
+        let split = |bits: SplitBits| {
+            Ok::<_, Error>(Kind::Split {
+                bits,
+                group: group()?,
+            })
+        };
         Ok(match name {
             "q8" => Kind::Q8 { group: group()? },
+            "q6" => split(SplitBits::B6)?,
+            "q5" => split(SplitBits::B5)?,
+            "q3" => split(SplitBits::B3)?,
             "q4" => Kind::Q4 {
                 group: group()?,
                 minimum: self.minimum,
             },
             _ => name.parse().map_err(|_| {
                 invalid(format!(
-                    "unknown kind {name:?}: expected f32, f16, q8, q4, \
+                    "unknown kind {name:?}: expected f32, f16, q8, q6, q5, q4, q3, \
                      or one with its group such as q8g32, q4g64, q4mg128"
                 ))
             })?,
@@ -138,9 +228,46 @@ impl Quantize {
     }
 }
 
+/// Bytes of a size such as `77.6MB`, units of 1000.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        _ => return None,
+    };
+    let bytes = (number.parse::<f64>().ok()? * factor).round();
+    (1.0..1e15).contains(&bytes).then_some(bytes as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let all = [
+            ("77.6MB", 77_600_000),
+            ("1.5 gb", 1_500_000_000),
+            ("12", 12),
+        ];
+        for (text, bytes) in all {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1.2.3", "5 XB", "1e9", "0"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+        let both = Quantize {
+            size: Some("1MB".to_owned()),
+            bpw: Some(4.0),
+            ..Quantize::default()
+        };
+        assert!(both.budget(1).is_err());
+    }
 
     fn kinds(quantize: Quantize) -> String {
         let kinds = quantize.kinds().unwrap();

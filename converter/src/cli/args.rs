@@ -1,6 +1,7 @@
 //! Flags, defined once with their help.
 
 use crate::pull::From;
+use crate::recipe::Method;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -57,7 +58,7 @@ pub struct ConvertArgs {
     /// The file to write [default: the input's name with its kind, in this folder]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Kind of the layers' weights: f32, f16, q8 or q4 [default: q4]
+    /// Kind of the layers' weights: f32, f16, q8, q6, q5, q4 or q3 [default: q4]
     #[arg(short, long, value_name = "KIND")]
     pub quant: Option<String>,
     /// Columns that share a scale: 32, 64 or 128 [default: 32]
@@ -66,12 +67,28 @@ pub struct ConvertArgs {
     /// Give q4 a minimum beside the scale: 5 bits per weight at groups of 32 instead of 4.5
     #[arg(long)]
     pub min: bool,
-    /// Kind of the embedding [default: q8 where the layers are q4, else that of the layers]
+    /// Kind of the embedding [default: q8 where the layers are smaller, else that of the layers]
     #[arg(long, value_name = "KIND")]
     pub embed: Option<String>,
     /// Kind of the output head [default: that of the embedding]
     #[arg(long, value_name = "KIND")]
     pub head: Option<String>,
+    /// The most that the file may weigh, such as 77.6MB: each weight gets the kind that fits it best
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["quant", "group", "min", "embed", "head"])]
+    pub size: Option<String>,
+    /// The same, as bits per weight
+    #[arg(long, value_name = "BITS",
+        conflicts_with_all = ["size", "quant", "group", "min", "embed", "head"])]
+    pub bpw: Option<f64>,
+    /// How codes are chosen [default: gptq]
+    #[arg(long, value_enum)]
+    pub method: Option<Method>,
+    /// The text to calibrate on, a UTF-8 file [default: one that is built in]
+    #[arg(long, value_name = "TXT")]
+    pub calibration: Option<PathBuf>,
+    /// The most windows of 512 tokens of the calibration text to use [default: 48]
+    #[arg(long, value_name = "COUNT")]
+    pub windows: Option<usize>,
     /// Keep GGUF weights that lie on the grid of their kind already (Q4_0: q4, Q4_1: q4 --min,
     /// Q8_0: q8) bit for bit
     #[arg(long)]

@@ -3,7 +3,7 @@
 use super::args::ConvertArgs;
 use super::print;
 use crate::pull::{CATALOGUE, pull};
-use crate::recipe::Recipe;
+use crate::recipe::{Method, Recipe};
 use crate::report::Report;
 use crate::{Error, convert};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -56,6 +56,13 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
     quantize.keep_grid |= args.keep_grid;
     quantize.embed = args.embed.clone().or(quantize.embed.take());
     quantize.head = args.head.clone().or(quantize.head.take());
+    if args.size.is_some() || args.bpw.is_some() {
+        quantize.size.clone_from(&args.size);
+        quantize.bpw = args.bpw;
+    }
+    quantize.method = args.method.or(quantize.method).or(Some(Method::Gptq));
+    quantize.calibration = args.calibration.clone().or(quantize.calibration.take());
+    quantize.windows = args.windows.unwrap_or(quantize.windows);
     quantize.kinds()?;
     Ok(recipe)
 }

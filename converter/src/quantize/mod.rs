@@ -1,3 +1,8 @@
 //! Quantizers: floats to codes on a grid.
 
+mod cholesky;
+pub mod gptq;
+pub mod grid;
 pub mod rtn;
+pub mod search;
+pub mod sequential;

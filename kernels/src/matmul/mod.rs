@@ -3,6 +3,7 @@
 //! One definition of the arithmetic serves every ISA. For a row of weights and a row of input, over
 //! groups of 32 columns `g` in order, starting from `acc = 0`:
 //! - `q4` symmetric: `acc = fma(scale_w · scale_x, Σ (code_w - 8) · code_x, acc)`
+//! - `q3`, `q5`, `q6`: the same with 4, 16, 32 in place of the 8;
 //! - `q8`: the same without the 8;
 //! - `q4` with minimum: `acc = fma(scale_w · scale_x, Σ code_w · code_x, acc)`, then
 //!   `acc = fma(minimum_w, scale_x · Σ code_x, acc)`.

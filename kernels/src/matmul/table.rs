@@ -2,7 +2,7 @@
 
 use super::Micro;
 use crate::isa::Isa;
-use crate::packing::Kind;
+use crate::packing::{Kind, SplitBits};
 
 /// Kernels of one kind, for 1, 2, 3, … tokens at once.
 pub(crate) struct Tiles {
@@ -14,6 +14,9 @@ pub(crate) struct MatmulKernels {
     pub q4: Tiles,
     pub q4_minimum: Tiles,
     pub q8: Tiles,
+    pub q3: Tiles,
+    pub q5: Tiles,
+    pub q6: Tiles,
     pub f16: Tiles,
     pub f32: Tiles,
 }
@@ -25,6 +28,11 @@ impl MatmulKernels {
             Kind::Q4 { minimum: false, .. } => &self.q4,
             Kind::Q4 { minimum: true, .. } => &self.q4_minimum,
             Kind::Q8 { .. } => &self.q8,
+            Kind::Split { bits, .. } => match bits {
+                SplitBits::B3 => &self.q3,
+                SplitBits::B5 => &self.q5,
+                SplitBits::B6 => &self.q6,
+            },
             Kind::F16 => &self.f16,
             Kind::F32 => &self.f32,
         }

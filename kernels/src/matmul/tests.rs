@@ -60,22 +60,9 @@ const FILLS: [Fill; 5] = [
 ];
 
 fn kinds() -> Vec<Kind> {
-    let quantized = Group::ALL.into_iter().flat_map(|group| {
-        [
-            Kind::Q4 {
-                group,
-                minimum: false,
-            },
-            Kind::Q4 {
-                group,
-                minimum: true,
-            },
-            Kind::Q8 { group },
-        ]
-    });
     [Kind::F32, Kind::F16]
         .into_iter()
-        .chain(quantized)
+        .chain(Kind::quantized())
         .collect()
 }
 
@@ -100,8 +87,8 @@ impl Random {
 fn codes(layout: Layout, fill: Fill, random: &mut Random) -> Codes {
     let mut codes = Codes::zeros(layout);
     let (low, high) = match layout.kind() {
-        Kind::Q4 { .. } => (0, 15),
-        _ => (-128, 127),
+        Kind::Q8 { .. } => (-128, 127),
+        kind => kind.code_range(),
     };
     for code in &mut codes.codes {
         *code = match fill {

@@ -1,11 +1,12 @@
 //! Quantized weights in plain row order: what quantizers write and what packing reads.
 
 use super::layout::{Kind, Layout, PANEL, PackingError};
+use crate::activations::ACTIVATION_GROUP;
 use half::f16;
 
 /// Codes, scales and minimums of a quantized matrix, or of some of its rows, in row-major order.
 ///
-/// `codes` is `[rows][padded_cols]`: `q8` holds -128..=127, `q4` holds 0..=15. `scales`, and for
+/// `codes` is `[rows][padded_cols]`: `q8` holds -128..=127, the others 0 to `2^bits - 1`. `scales`, and for
 /// kinds with minimum `minimums`, are `[rows][groups]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codes {
@@ -35,7 +36,7 @@ impl Codes {
         } else {
             vec![]
         };
-        let codes = vec![zero_code(layout.kind()); layout.rows() * layout.padded_cols()];
+        let codes = vec![layout.kind().zero_code(); layout.rows() * layout.padded_cols()];
         Codes {
             layout,
             codes,
@@ -57,7 +58,7 @@ impl Codes {
         let scale = self.scales[at].to_f32();
         match self.minimums.get(at) {
             Some(minimum) => scale * f32::from(code) + minimum.to_f32(),
-            None => scale * f32::from(code - zero_code(self.layout.kind())),
+            None => scale * f32::from(code - self.layout.kind().zero_code()),
         }
     }
 
@@ -79,12 +80,10 @@ impl Codes {
             }
             let packed = &mut panel[layout.codes_offset()..];
             for (k, &code) in codes.iter().enumerate() {
-                match layout.kind() {
-                    Kind::Q4 { .. } => {
-                        let (at, shift) = nibble_position(lane, k);
-                        packed[at] |= (code as u8 & 15) << shift;
-                    }
-                    _ => packed[byte_position(lane, k)] = code as u8,
+                let mut rest = code as u8;
+                for place in places(layout.kind(), lane, k) {
+                    packed[place.byte] |= (rest & place.mask) << place.shift;
+                    rest = rest.checked_shr(place.bits).unwrap_or(0);
                 }
             }
         }
@@ -116,38 +115,43 @@ impl Codes {
     }
 }
 
-/// The code that stands for zero in a symmetric kind.
-fn zero_code(kind: Kind) -> i8 {
-    if matches!(kind, Kind::Q4 { minimum: false, .. }) {
-        8
-    } else {
-        0
-    }
-}
-
 /// One row's codes out of a panel's plane of codes.
 pub(super) fn unpack_codes(layout: &Layout, packed: &[u8], lane: usize, codes: &mut [i8]) {
     for (k, code) in codes.iter_mut().enumerate() {
-        *code = match layout.kind() {
-            Kind::Q4 { .. } => {
-                let (at, shift) = nibble_position(lane, k);
-                ((packed[at] >> shift) & 15) as i8
-            }
-            _ => packed[byte_position(lane, k)] as i8,
-        };
+        let (mut value, mut low) = (0, 0);
+        for place in places(layout.kind(), lane, k) {
+            value |= ((packed[place.byte] >> place.shift) & place.mask) << low;
+            low += place.bits;
+        }
+        *code = value as i8;
     }
 }
 
-fn byte_position(lane: usize, k: usize) -> usize {
-    k / 4 * (4 * PANEL) + lane * 4 + k % 4
+/// Where some bits of a code are.
+struct Place {
+    byte: usize,
+    shift: u32,
+    bits: u32,
+    mask: u8,
 }
 
-/// Byte and shift.
-fn nibble_position(lane: usize, k: usize) -> (usize, u32) {
-    (
-        k / 8 * (4 * PANEL) + lane * 4 + k % 4,
-        if k % 8 < 4 { 0 } else { 4 },
-    )
+/// Where the bits of the code of column `k` are, lowest first. The planes of
+/// [`ACTIVATION_GROUP`] columns stand one behind the other; one of `w` bits is `w` lines long, each
+/// with four columns of every row for each of its `8 / w` shifts.
+fn places(kind: Kind, lane: usize, k: usize) -> impl Iterator<Item = Place> {
+    let (part, quad) = (k / ACTIVATION_GROUP, k % ACTIVATION_GROUP / 4);
+    let mut line = part * kind.code_bits();
+    kind.planes().iter().map(move |&width| {
+        let (row, shift) = (quad / (8 / width), quad % (8 / width) * width);
+        let byte = (line + row) * (4 * PANEL) + lane * 4 + k % 4;
+        line += width;
+        Place {
+            byte,
+            shift: shift as u32,
+            bits: width as u32,
+            mask: u8::MAX >> (8 - width),
+        }
+    })
 }
 
 fn put_plane(plane: &mut [u8], lane: usize, values: &[f16]) {

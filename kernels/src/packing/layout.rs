@@ -64,6 +64,38 @@ pub enum Kind {
         /// Whether there is a minimum per row and group.
         minimum: bool,
     },
+    /// Codes of 3, 5 or 6 bits, symmetric: `w = scale * (code - 2^(bits - 1))`.
+    Split {
+        /// Bits of a code.
+        bits: SplitBits,
+        /// Columns that share a scale.
+        group: Group,
+    },
+}
+
+/// Widths of codes that are stored as planes of powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SplitBits {
+    /// 2 + 1 bits.
+    B3,
+    /// 4 + 1 bits.
+    B5,
+    /// 4 + 2 bits.
+    B6,
+}
+
+impl SplitBits {
+    /// Every width.
+    pub const ALL: [SplitBits; 3] = [SplitBits::B3, SplitBits::B5, SplitBits::B6];
+
+    /// The number of bits.
+    pub const fn bits(self) -> usize {
+        match self {
+            SplitBits::B3 => 3,
+            SplitBits::B5 => 5,
+            SplitBits::B6 => 6,
+        }
+    }
 }
 
 impl Kind {
@@ -71,7 +103,7 @@ impl Kind {
     pub const fn group(self) -> Option<Group> {
         match self {
             Kind::F32 | Kind::F16 => None,
-            Kind::Q8 { group } | Kind::Q4 { group, .. } => Some(group),
+            Kind::Q8 { group } | Kind::Q4 { group, .. } | Kind::Split { group, .. } => Some(group),
         }
     }
 
@@ -80,8 +112,42 @@ impl Kind {
         self.group().is_some()
     }
 
-    const fn has_minimum(self) -> bool {
+    /// Whether there is a minimum per row and group beside the scale.
+    pub const fn has_minimum(self) -> bool {
         matches!(self, Kind::Q4 { minimum: true, .. })
+    }
+
+    /// The lowest and the highest code that quantizers choose; (0, 0) for floats. (`q8` leaves -128
+    /// out, so that weights of either sign have as many codes.)
+    pub const fn code_range(self) -> (i8, i8) {
+        match self {
+            Kind::F32 | Kind::F16 => (0, 0),
+            Kind::Q8 { .. } => (-127, 127),
+            Kind::Q4 { .. } => (0, 15),
+            Kind::Split { bits, .. } => (0, (1 << bits.bits()) - 1),
+        }
+    }
+
+    /// The code that stands for zero; 0 for kinds with minimum and for floats.
+    pub const fn zero_code(self) -> i8 {
+        match self {
+            Kind::Q4 { minimum: false, .. } => 8,
+            Kind::Split { bits, .. } => 1 << (bits.bits() - 1),
+            _ => 0,
+        }
+    }
+
+    /// Widths of the planes that a code is cut into, lowest bits first.
+    pub(crate) const fn planes(self) -> &'static [usize] {
+        match self {
+            Kind::Split { bits, .. } => match bits {
+                SplitBits::B3 => &[2, 1],
+                SplitBits::B5 => &[4, 1],
+                SplitBits::B6 => &[4, 2],
+            },
+            Kind::Q4 { .. } => &[4],
+            _ => &[8],
+        }
     }
 
     /// Bits of one code.
@@ -91,6 +157,7 @@ impl Kind {
             Kind::F16 => 16,
             Kind::Q8 { .. } => 8,
             Kind::Q4 { .. } => 4,
+            Kind::Split { bits, .. } => bits.bits(),
         }
     }
 
@@ -103,7 +170,7 @@ impl Kind {
     }
 }
 
-/// `f32`, `f16`, `q8g32`, `q4g64`, `q4mg128` (`m`: with minimum).
+/// `f32`, `f16`, `q8g32`, `q4g64`, `q4mg128` (`m`: with minimum), `q6g32`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,7 +185,20 @@ impl fmt::Display for Kind {
                 group,
                 minimum: true,
             } => f.pad(&format!("q4mg{}", group.len())),
+            Kind::Split { bits, group } => f.pad(&format!("q{}g{}", bits.bits(), group.len())),
         }
+    }
+}
+
+impl Kind {
+    /// Every quantized kind.
+    pub fn quantized() -> impl Iterator<Item = Kind> {
+        let with_group = |group| {
+            let split = SplitBits::ALL.map(|bits| Kind::Split { bits, group });
+            let q4 = [false, true].map(|minimum| Kind::Q4 { group, minimum });
+            [Kind::Q8 { group }].into_iter().chain(q4).chain(split)
+        };
+        Group::ALL.into_iter().flat_map(with_group)
     }
 }
 
@@ -126,22 +206,9 @@ impl FromStr for Kind {
     type Err = PackingError;
 
     fn from_str(name: &str) -> Result<Kind, PackingError> {
-        let quantized = Group::ALL.into_iter().flat_map(|group| {
-            [
-                Kind::Q8 { group },
-                Kind::Q4 {
-                    group,
-                    minimum: false,
-                },
-                Kind::Q4 {
-                    group,
-                    minimum: true,
-                },
-            ]
-        });
         [Kind::F32, Kind::F16]
             .into_iter()
-            .chain(quantized)
+            .chain(Kind::quantized())
             .find(|kind| kind.to_string() == name)
             .ok_or_else(|| PackingError::UnknownKind {
                 found: name.to_owned(),
@@ -159,7 +226,9 @@ pub enum PackingError {
         found: usize,
     },
     /// A kind that this version does not know.
-    #[error("unknown kind {found:?}: expected f32, f16, q8g32, q4g32, q4mg32 (or g64, g128)")]
+    #[error(
+        "unknown kind {found:?}: expected f32, f16, q8g32, q6g32, q5g32, q4g32, q4mg32, q3g32 (or g64, g128)"
+    )]
     UnknownKind {
         /// The name found.
         found: String,

@@ -62,11 +62,9 @@ impl<'a> PackedMatrix<'a> {
                     *value = f16::from_le_bytes([k[lane * 2], k[lane * 2 + 1]]).to_f32();
                 }
             }
-            Kind::Q8 { group } => {
-                self.quantized_row(panel, lane, group.len(), 0, out);
-            }
-            Kind::Q4 { group, minimum } => {
-                self.quantized_row(panel, lane, group.len(), if minimum { 0 } else { 8 }, out);
+            kind => {
+                let group = kind.group().expect("a quantized kind").len();
+                self.quantized_row(panel, lane, group, kind.zero_code(), out);
             }
         }
     }

@@ -15,6 +15,15 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     q8: Tiles {
         by_tokens: &[q8 as Micro],
     },
+    q3: Tiles {
+        by_tokens: &[split::<2, 1> as Micro],
+    },
+    q5: Tiles {
+        by_tokens: &[split::<4, 1> as Micro],
+    },
+    q6: Tiles {
+        by_tokens: &[split::<4, 2> as Micro],
+    },
     f16: Tiles {
         by_tokens: &[float::<f16> as Micro],
     },
@@ -104,6 +113,41 @@ unsafe fn q8(block: &Block, out: *mut f32, _stride: usize) {
             for g in 0..block.groups * block.parts {
                 let columns = g * ACTIVATION_GROUP..(g + 1) * ACTIVATION_GROUP;
                 let sum: i32 = columns.map(|k| code(k) * i32::from(token.codes[k])).sum();
+                let scale = half_at(panel, g / block.parts, row) * token.scales[g];
+                acc = scale.mul_add(sum as f32, acc);
+            }
+            // SAFETY: the caller's `out` has 16 floats per panel.
+            unsafe { *out.add(p * PANEL + row) = acc };
+        }
+    }
+}
+
+/// Codes of `LOW + HIGH` bits in two planes.
+///
+/// # Safety
+/// As [`Micro`].
+unsafe fn split<const LOW: usize, const HIGH: usize>(block: &Block, out: *mut f32, _stride: usize) {
+    // SAFETY: the caller promises a block of that kind.
+    let token = unsafe { token(block) };
+    let bits = LOW + HIGH;
+    for p in 0..block.count {
+        // SAFETY: `p` is below `count`.
+        let panel = unsafe { panel(block, p) };
+        for row in 0..PANEL {
+            let plane = |line: usize, width: usize, k: usize| {
+                let (quad, columns) = (k % ACTIVATION_GROUP / 4, 8 / width);
+                let line = k / ACTIVATION_GROUP * bits + line + quad / columns;
+                let byte = panel[block.codes + line * (4 * PANEL) + row * 4 + k % 4];
+                i32::from(byte >> (quad % columns * width)) & ((1 << width) - 1)
+            };
+            let code = |k: usize| plane(0, LOW, k) | plane(LOW, HIGH, k) << LOW;
+            let zero = 1 << (bits - 1);
+            let mut acc = 0.0f32;
+            for g in 0..block.groups * block.parts {
+                let columns = g * ACTIVATION_GROUP..(g + 1) * ACTIVATION_GROUP;
+                let sum: i32 = columns
+                    .map(|k| (code(k) - zero) * i32::from(token.codes[k]))
+                    .sum();
                 let scale = half_at(panel, g / block.parts, row) * token.scales[g];
                 acc = scale.mul_add(sum as f32, acc);
             }

@@ -70,6 +70,29 @@ impl Writer {
         Ok(writer)
     }
 
+    /// The length in bytes of the file that a header describes.
+    ///
+    /// # Errors
+    /// A header that does not make sense.
+    pub fn file_bytes(
+        mut header: Header,
+        tokenizer_bytes: usize,
+        chat_template_bytes: usize,
+    ) -> Result<u64, Error> {
+        header.tokenizer_bytes = tokenizer_bytes;
+        header.chat_template_bytes = chat_template_bytes;
+        validate::header(&header).map_err(Error::Config)?;
+        let plan = plan(&header)?;
+        let texts = [tokenizer_bytes, chat_template_bytes];
+        let tensors = 1 + plan.len() + texts.iter().filter(|&&bytes| bytes > 0).count();
+        let parts = plan.iter().map(|planned| planned.stored.bytes());
+        let parts = parts.chain(texts).chain([tensors * 8]);
+        let bytes: usize = parts
+            .map(|bytes| bytes.next_multiple_of(TENSOR_ALIGN))
+            .sum();
+        Ok((encode(&header, &plan)?.len() + bytes) as u64)
+    }
+
     /// The weights in the order in which they are to be written.
     pub fn plan(&self) -> &[Planned] {
         &self.plan

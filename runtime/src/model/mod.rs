@@ -11,6 +11,7 @@ pub(crate) use decoder::Decoder;
 pub(crate) use encoder::EncoderMemory;
 
 use crate::config::NormKind;
+pub use rope::RopeTable;
 
 use crate::config::ModelConfig;
 use crate::encoder::Encoder;

@@ -38,6 +38,36 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<1, 6>,
         ],
     },
+    q3: Tiles {
+        by_tokens: &[
+            split::<2, 1, 4, 1> as Micro,
+            split::<2, 1, 2, 2>,
+            split::<2, 1, 1, 3>,
+            split::<2, 1, 1, 4>,
+            split::<2, 1, 1, 5>,
+            split::<2, 1, 1, 6>,
+        ],
+    },
+    q5: Tiles {
+        by_tokens: &[
+            split::<4, 1, 4, 1> as Micro,
+            split::<4, 1, 2, 2>,
+            split::<4, 1, 1, 3>,
+            split::<4, 1, 1, 4>,
+            split::<4, 1, 1, 5>,
+            split::<4, 1, 1, 6>,
+        ],
+    },
+    q6: Tiles {
+        by_tokens: &[
+            split::<4, 2, 4, 1> as Micro,
+            split::<4, 2, 2, 2>,
+            split::<4, 2, 1, 3>,
+            split::<4, 2, 1, 4>,
+            split::<4, 2, 1, 5>,
+            split::<4, 2, 1, 6>,
+        ],
+    },
     f16: Tiles {
         by_tokens: &[float::<true, 1> as Micro, float::<true, 2>],
     },
@@ -64,6 +94,18 @@ unsafe fn q4<const H: usize, const N: usize, const MINIMUM: bool>(
 unsafe fn q8<const H: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
     // SAFETY: the caller's promises; the features are enabled here.
     unsafe { ymm::q8::<MaddUbs, H, N>(block, out, stride) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn split<const LOW: usize, const HIGH: usize, const H: usize, const N: usize>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::split::<MaddUbs, LOW, HIGH, H, N>(block, out, stride) }
 }
 
 /// # Safety

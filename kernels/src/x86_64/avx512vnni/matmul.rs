@@ -46,6 +46,36 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<2, 8>,
         ],
     },
+    q3: Tiles {
+        by_tokens: &[
+            split::<2, 1, 4, 1> as Micro,
+            split::<2, 1, 2, 2>,
+            split::<2, 1, 2, 3>,
+            split::<2, 1, 2, 4>,
+            split::<2, 1, 2, 5>,
+            split::<2, 1, 2, 6>,
+        ],
+    },
+    q5: Tiles {
+        by_tokens: &[
+            split::<4, 1, 4, 1> as Micro,
+            split::<4, 1, 2, 2>,
+            split::<4, 1, 2, 3>,
+            split::<4, 1, 2, 4>,
+            split::<4, 1, 2, 5>,
+            split::<4, 1, 2, 6>,
+        ],
+    },
+    q6: Tiles {
+        by_tokens: &[
+            split::<4, 2, 4, 1> as Micro,
+            split::<4, 2, 2, 2>,
+            split::<4, 2, 2, 3>,
+            split::<4, 2, 2, 4>,
+            split::<4, 2, 2, 5>,
+            split::<4, 2, 2, 6>,
+        ],
+    },
     f16: Tiles {
         by_tokens: &[
             float::<true, 1> as Micro,
@@ -228,6 +258,99 @@ unsafe fn q8_panels<const P: usize, const N: usize>(
         }
         store(&acc, out, stride);
     }
+}
+
+/// Codes of `LOW + HIGH` bits in two planes.
+///
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn split<const LOW: usize, const HIGH: usize, const P: usize, const N: usize>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises hold for each run of panels within the block.
+    unsafe {
+        let mut p = 0;
+        while p + P <= block.count {
+            split_panels::<LOW, HIGH, P, N>(block, p, out.add(p * PANEL), stride);
+            p += P;
+        }
+        while p < block.count {
+            split_panels::<LOW, HIGH, 1, N>(block, p, out.add(p * PANEL), stride);
+            p += 1;
+        }
+    }
+}
+
+/// `P` panels from `first` on.
+///
+/// # Safety
+/// As [`Micro`], with `N` tokens, and `first + P` panels in the block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn split_panels<const LOW: usize, const HIGH: usize, const P: usize, const N: usize>(
+    block: &Block,
+    first: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let bits = LOW + HIGH;
+    let mut acc = [[_mm512_setzero_ps(); N]; P];
+    // SAFETY: every address lies in a panel (`groups` groups, `parts` · `bits` lines each) or in
+    // one of the `N` tokens (at least as many columns), as `Block` promises.
+    unsafe {
+        for group in 0..block.groups {
+            let mut scale = [_mm512_setzero_ps(); P];
+            for (p, scale) in scale.iter_mut().enumerate() {
+                *scale = halves(block.panel(first + p), group);
+            }
+            for part in group * block.parts..(group + 1) * block.parts {
+                let mut sum = [[_mm512_setzero_si512(); N]; P];
+                for n in 0..N {
+                    let zero = 1 << (bits - 1);
+                    let offset = -zero * *block.x_sums.add(n * block.x_groups() + part);
+                    for sum in &mut sum {
+                        sum[n] = _mm512_set1_epi32(offset);
+                    }
+                }
+                for quad in 0..8 {
+                    let mut codes = [_mm512_setzero_si512(); P];
+                    for (p, codes) in codes.iter_mut().enumerate() {
+                        let at = block.codes + part * bits * LINE;
+                        let lines = block.panel(first + p).add(at);
+                        let low = plane::<LOW>(lines, quad);
+                        let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
+                        let high = _mm512_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
+                        *codes = _mm512_or_si512(low, high);
+                    }
+                    for n in 0..N {
+                        let x = four(block, n, part * ACTIVATION_GROUP + quad * 4);
+                        for p in 0..P {
+                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes[p], x);
+                        }
+                    }
+                }
+                accumulate(block, part, &scale, &sum, &mut acc);
+            }
+        }
+        store(&acc, out, stride);
+    }
+}
+
+/// The `WIDTH` bits of the `quad`th four columns of 16 rows out of a plane.
+///
+/// # Safety
+/// `lines` must point to `WIDTH` lines; `quad` must be below 8.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn plane<const WIDTH: usize>(lines: *const u8, quad: usize) -> __m512i {
+    let columns = 8 / WIDTH;
+    let shift = _mm_cvtsi32_si128((quad % columns * WIDTH) as i32);
+    // SAFETY: `quad / columns` is below `WIDTH`.
+    let line = unsafe { _mm512_loadu_si512(lines.add(quad / columns * LINE).cast()) };
+    let mask = _mm512_set1_epi8((1 << WIDTH) - 1);
+    _mm512_and_si512(_mm512_srl_epi16(line, shift), mask)
 }
 
 /// The scales (or minimums) of one group as floats.

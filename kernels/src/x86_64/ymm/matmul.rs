@@ -208,6 +208,107 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize>(
     }
 }
 
+/// Codes of `LOW + HIGH` bits in two planes for `N` tokens, `H` halves at a time.
+///
+/// # Safety
+/// As [`q4`].
+#[inline(always)]
+pub(in crate::x86_64) unsafe fn split<
+    D: Dot,
+    const LOW: usize,
+    const HIGH: usize,
+    const H: usize,
+    const N: usize,
+>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: units stay below twice the number of panels.
+    unsafe {
+        let mut unit = 0;
+        while unit + H <= 2 * block.count {
+            split_halves::<D, LOW, HIGH, H, N>(block, unit, out, stride);
+            unit += H;
+        }
+        while unit < 2 * block.count {
+            split_halves::<D, LOW, HIGH, 1, N>(block, unit, out, stride);
+            unit += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`q4`], and `first + H` halves in the block.
+#[inline(always)]
+unsafe fn split_halves<
+    D: Dot,
+    const LOW: usize,
+    const HIGH: usize,
+    const H: usize,
+    const N: usize,
+>(
+    block: &Block,
+    first: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let bits = LOW + HIGH;
+    // SAFETY: every address lies in a panel (`groups` groups, `parts` · `bits` lines each) or in
+    // one of the `N` tokens (at least as many columns), as `Block` promises; the ISA is the
+    // caller's.
+    unsafe {
+        let zero = _mm256_set1_epi8(1 << (bits - 1));
+        let mut acc = [[_mm256_setzero_ps(); N]; H];
+        for part in 0..block.groups * block.parts {
+            let mut sum = [[_mm256_setzero_si256(); N]; H];
+            for quad in 0..8 {
+                let mut codes = [D::q8_codes(_mm256_setzero_si256()); H];
+                for (h, codes) in codes.iter_mut().enumerate() {
+                    let (panel, at) = half(block, first + h);
+                    let lines = panel.add(block.codes + part * bits * LINE + at);
+                    let low = plane::<LOW>(lines, quad);
+                    let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
+                    let high = _mm256_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
+                    let signed = _mm256_sub_epi8(_mm256_or_si256(low, high), zero);
+                    *codes = D::q8_codes(signed);
+                }
+                for n in 0..N {
+                    let x = four(block, n, part * ACTIVATION_GROUP + quad * 4);
+                    for h in 0..H {
+                        sum[h][n] = D::q8(sum[h][n], codes[h], x);
+                    }
+                }
+            }
+            for h in 0..H {
+                let (panel, at) = half(block, first + h);
+                let scale = halves(panel.add(at / 2), part / block.parts);
+                for n in 0..N {
+                    let zero = D::Q8_ZERO;
+                    acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
+                }
+            }
+        }
+        store(first, &acc, out, stride);
+    }
+}
+
+/// The `WIDTH` bits of the `quad`th four columns of 8 rows out of a plane.
+///
+/// # Safety
+/// `lines` must point to `WIDTH` lines, at a half; `quad` must be below 8.
+#[inline(always)]
+unsafe fn plane<const WIDTH: usize>(lines: *const u8, quad: usize) -> __m256i {
+    let columns = 8 / WIDTH;
+    // SAFETY: `quad / columns` is below `WIDTH`; the caller has AVX2.
+    unsafe {
+        let shift = _mm_cvtsi32_si128((quad % columns * WIDTH) as i32);
+        let line = _mm256_loadu_si256(lines.add(quad / columns * LINE).cast());
+        let mask = _mm256_set1_epi8((1 << WIDTH) - 1);
+        _mm256_and_si256(_mm256_srl_epi16(line, shift), mask)
+    }
+}
+
 /// The scales (or minimums) of 8 rows of one group as floats.
 ///
 /// # Safety

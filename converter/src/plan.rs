@@ -1,0 +1,195 @@
+//! Which kind each matrix gets, so that the file fits a size with the least loss.
+//!
+//! The loss of a matrix in a kind is estimated to second order: the error of rounding a sample of its
+//! rows, measured by what GPTQ cannot make up for and by how much the outputs matter. Starting from
+//! the smallest kinds, whatever buys the most for its bytes is bought until the size is used up.
+
+use crate::Error;
+use crate::calibrate::Sensitivity;
+use crate::checkpoint::Checkpoint;
+use crate::quantize::grid::Grid;
+use kinglet_kernels::packing::{Kind, Layout};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Rows of a matrix whose error is measured, spread over it evenly.
+const SAMPLE: usize = 48;
+
+/// The kind of each matrix, by its name.
+pub type Kinds = BTreeMap<String, Kind>;
+
+/// A kind that a matrix may have.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    kind: Kind,
+    bytes: u64,
+    /// Expected divergence that it adds, in nats.
+    loss: f64,
+}
+
+/// Chooses a kind for each matrix. `file_bytes` says how large a file of such kinds is.
+///
+/// # Errors
+/// A weight that cannot be read, or a size that even the smallest kinds exceed.
+pub fn allocate(
+    checkpoint: &Checkpoint,
+    sensitivity: &Sensitivity,
+    tokens: &[u32],
+    flag: &'static str,
+    budget: u64,
+    file_bytes: &dyn Fn(&Kinds) -> Result<u64, Error>,
+) -> Result<Kinds, Error> {
+    let names = checkpoint.weights.iter();
+    let names: Vec<&String> = names
+        .filter(|(_, w)| w.shape().len() == 2)
+        .map(|(name, _)| name)
+        .collect();
+    let choices: Vec<Vec<Choice>> = names
+        .par_iter()
+        .map(|name| Ok(efficient(choices(checkpoint, sensitivity, tokens, name)?)))
+        .collect::<Result<_, Error>>()?;
+    let kinds = |chosen: &[usize]| -> Kinds {
+        let chosen = chosen
+            .iter()
+            .zip(&choices)
+            .map(|(&c, choices)| choices[c].kind);
+        names
+            .iter()
+            .map(|name| (*name).clone())
+            .zip(chosen)
+            .collect()
+    };
+    let mut chosen = vec![0; names.len()];
+    let mut bytes = file_bytes(&kinds(&chosen))?;
+    if bytes > budget {
+        let reason = format!(
+            "{:.2} MB is too small for this model: the smallest possible is {:.2} MB",
+            budget as f64 / 1e6,
+            bytes as f64 / 1e6
+        );
+        return Err(Error::Setting { flag, reason });
+    }
+    loop {
+        let upgrade = |index: usize| {
+            let (now, next) = (
+                choices[index][chosen[index]],
+                choices[index].get(chosen[index] + 1)?,
+            );
+            let more = next.bytes - now.bytes;
+            (bytes + more <= budget).then(|| ((now.loss - next.loss) / more as f64, index, more))
+        };
+        let best = (0..names.len())
+            .filter_map(upgrade)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((_, index, more)) = best else {
+            break;
+        };
+        chosen[index] += 1;
+        bytes += more;
+        // Names of kinds differ in length, and the header with them, by less than two pages.
+        if bytes + 8192 > budget && file_bytes(&kinds(&chosen))? > budget {
+            chosen[index] -= 1;
+            break;
+        }
+    }
+    Ok(kinds(&chosen))
+}
+
+/// Every quantized kind of the matrix `name`, with its bytes and expected loss.
+fn choices(
+    checkpoint: &Checkpoint,
+    sensitivity: &Sensitivity,
+    tokens: &[u32],
+    name: &str,
+) -> Result<Vec<Choice>, Error> {
+    let weight = checkpoint.weight(name)?;
+    let (rows, cols) = (weight.shape()[0], weight.shape()[1]);
+    // Rows of the vocabulary matter as often as their token comes.
+    let vocabulary = name == "embed" || name == "head";
+    let sampled: Vec<usize> = if vocabulary {
+        let step = (tokens.len() / SAMPLE).max(1);
+        tokens.iter().step_by(step).map(|&t| t as usize).collect()
+    } else {
+        let step = (rows / SAMPLE).max(1);
+        (0..rows).step_by(step).collect()
+    };
+    let mut weights = vec![0.0; sampled.len() * cols];
+    for (&row, out) in sampled.iter().zip(weights.chunks_exact_mut(cols)) {
+        weight.read_rows(row..row + 1, out)?;
+    }
+    let importance = sensitivity.importance(name, checkpoint.config.tied_head);
+    let share = if vocabulary { 1.0 } else { rows as f64 };
+    let factor = 0.5 * share / sampled.len() as f64;
+    let choice = |kind: Kind| {
+        let layout = Layout::new(kind, rows, cols).ok()?;
+        let error = weights
+            .chunks_exact(cols)
+            .map(|row| row_error(kind, row, &importance));
+        Some(Choice {
+            kind,
+            bytes: layout.bytes() as u64,
+            loss: factor * error.sum::<f64>(),
+        })
+    };
+    Ok(Kind::quantized().filter_map(choice).collect())
+}
+
+/// The weighted squared error of one row.
+fn row_error(kind: Kind, row: &[f32], importance: &[f32]) -> f64 {
+    let group = kind.group().map_or(row.len(), |group| group.len());
+    let grid = Grid::of(kind);
+    let groups = row.chunks(group).zip(importance.chunks(group));
+    let error = groups.map(|(weights, importance)| {
+        let step = grid.search(weights, importance);
+        let columns = weights.iter().zip(importance);
+        let errors = columns.map(|(&w, &i)| {
+            let difference = f64::from(grid.value(step, grid.code(step, w)) - w);
+            f64::from(i) * difference * difference
+        });
+        errors.sum::<f64>()
+    });
+    error.sum()
+}
+
+/// Those choices that no mixture of others beats, smallest first: the lower convex hull.
+fn efficient(mut choices: Vec<Choice>) -> Vec<Choice> {
+    choices.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.loss.total_cmp(&b.loss)));
+    let mut hull: Vec<Choice> = vec![];
+    for choice in choices {
+        if hull.last().is_some_and(|last| choice.loss >= last.loss) {
+            continue;
+        }
+        let slope = |a: &Choice, b: &Choice| (a.loss - b.loss) / (b.bytes - a.bytes) as f64;
+        while let [.., before, last] = hull[..] {
+            if slope(&before, &last) > slope(&last, &choice) {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(choice);
+    }
+    hull
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_choices_on_the_hull_remain() {
+        let choice = |bytes, loss| Choice {
+            kind: Kind::F16,
+            bytes,
+            loss,
+        };
+        let all = vec![
+            choice(40, 1.0),
+            choice(10, 16.0),
+            choice(30, 9.0),
+            choice(20, 8.0),
+            choice(25, 7.9),
+        ];
+        let kept: Vec<u64> = efficient(all).iter().map(|c| c.bytes).collect();
+        assert_eq!(kept, [10, 20, 40]);
+    }
+}
