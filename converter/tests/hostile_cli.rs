@@ -39,8 +39,8 @@ fn settings_that_make_no_sense_are_refused_by_flag() {
     );
     ends("empty.gguf -g 18446744073709551615", 1, &["group size"]);
     ends("empty.gguf -g 18446744073709551616", 2, &["--group"]);
-    ends("empty.gguf --embed q3", 1, &["--embed", "q3"]);
-    ends("empty.gguf --head q3", 1, &["--head", "q3"]);
+    ends("empty.gguf --embed q2", 1, &["--embed", "q2"]);
+    ends("empty.gguf --head q2", 1, &["--head", "q2"]);
     ends("empty.gguf --recipe none.toml", 1, &["none.toml"]);
     ends(
         "empty.gguf --recipe recipe.toml",
