@@ -11,6 +11,7 @@ use super::{Calibration, STAGES};
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::quantize::gptq::Factor;
+use half::bf16;
 use kinglet::config::Activation;
 use kinglet::format::names::layer;
 use std::collections::BTreeMap;
@@ -78,10 +79,11 @@ pub fn measure(
     let context = calibration.context(&checkpoint.config);
     let layers = context.config.layers.len();
     let mut x = calibration.embed(checkpoint)?;
+    // Half the memory; what the way back starts from need not be exact.
     let mut inputs = vec![];
     for index in 0..layers {
         let block = Block::read(checkpoint, index)?;
-        inputs.push(x.clone());
+        inputs.push(x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<bf16>>());
         block.forward(&context, &mut x);
         progress(block.weights());
     }
@@ -96,8 +98,9 @@ pub fn measure(
     let gradient = &mut top.gradient;
     for index in (0..layers).rev() {
         let block = Block::read(checkpoint, index)?;
-        let stages = block.backward(&context, &inputs[index], gradient);
+        let input: Vec<f32> = inputs[index].iter().map(|x| x.to_f32()).collect();
         inputs.truncate(index);
+        let stages = block.backward(&context, &input, gradient);
         let weights = stages.map(|Stage { input, squares }| {
             let (gains, weights) = token_weights(&squares);
             (input, gains, weights)
@@ -192,7 +195,7 @@ fn head_gradient(
         }
         head.backward(&logits, gradient);
     }
-    progress(head.weights.len());
+    progress(2 * head.weights.len());
     Ok(Top {
         gradient: norm_backward(context, x, &weight, &gradient),
         moments,

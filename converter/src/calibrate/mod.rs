@@ -29,6 +29,10 @@ use std::path::Path;
 /// Tokens of a window.
 const WINDOW: usize = 512;
 
+/// Bytes that the states of all layers may take, two for each float: deep and wide models get fewer
+/// windows.
+const STATES: usize = 2 << 30;
+
 /// The tokens of a calibration text, and what runs them.
 pub struct Calibration {
     engine: Engine,
@@ -39,7 +43,8 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Up to `windows` windows of `text`, spread over it evenly.
+    /// Up to `windows` windows of `text`, spread over it evenly; fewer for a model whose states would
+    /// not fit memory.
     ///
     /// # Errors
     /// A tokenizer that cannot be used, or a text of less than 16 tokens.
@@ -63,7 +68,9 @@ impl Calibration {
             });
         }
         let found: Vec<&[u32]> = all.chunks_exact(window).collect();
-        let count = found.len().min(windows.max(1));
+        let states = 2 * window * config.hidden_size * config.layers.len();
+        let windows = windows.min(STATES / states).max(1);
+        let count = found.len().min(windows);
         let mut tokens = Vec::with_capacity(count * window);
         for index in 0..count {
             let start = tokens.len();
