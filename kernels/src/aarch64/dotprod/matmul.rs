@@ -5,6 +5,7 @@ use crate::aarch64::quarters::float::float;
 use crate::aarch64::quarters::gemm::{self, PairDot, Sums, Weights};
 use crate::aarch64::quarters::gemv::{self, PanelDot};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
+use crate::scalar::{Q3, Q5, Q6};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -43,6 +44,9 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<4, 8>,
         ],
     },
+    q3: Tiles { by_tokens: Q3 },
+    q5: Tiles { by_tokens: Q5 },
+    q6: Tiles { by_tokens: Q6 },
     f16: Tiles {
         by_tokens: &[
             float::<true, 2, 1> as Micro,
