@@ -48,7 +48,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q3: Tiles {
         by_tokens: &[
-            split::<2, 1, 4, 1> as Micro,
+            split::<2, 1, 2, 1> as Micro,
             split::<2, 1, 2, 2>,
             split::<2, 1, 2, 3>,
             split::<2, 1, 2, 4>,
@@ -58,7 +58,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q5: Tiles {
         by_tokens: &[
-            split::<4, 1, 4, 1> as Micro,
+            split::<4, 1, 2, 1> as Micro,
             split::<4, 1, 2, 2>,
             split::<4, 1, 2, 3>,
             split::<4, 1, 2, 4>,
@@ -68,7 +68,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q6: Tiles {
         by_tokens: &[
-            split::<4, 2, 4, 1> as Micro,
+            split::<4, 2, 2, 1> as Micro,
             split::<4, 2, 2, 2>,
             split::<4, 2, 2, 3>,
             split::<4, 2, 2, 4>,
@@ -319,6 +319,9 @@ unsafe fn split_panels<const LOW: usize, const HIGH: usize, const P: usize, cons
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + part * bits * LINE;
                         let lines = block.panel(first + p).add(at);
+                        if N == 1 && quad < bits {
+                            prefetch(lines.wrapping_add(quad * LINE + P * block.panel_bytes));
+                        }
                         let low = plane::<LOW>(lines, quad);
                         let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
                         let high = _mm512_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));

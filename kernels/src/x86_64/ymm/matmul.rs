@@ -267,6 +267,10 @@ unsafe fn split_halves<
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let lines = panel.add(block.codes + part * bits * LINE + at);
+                    if N == 1 && h % 2 == 0 && quad < bits {
+                        let ahead = quad * LINE + H.div_ceil(2) * block.panel_bytes;
+                        prefetch(lines.wrapping_add(ahead));
+                    }
                     let low = plane::<LOW>(lines, quad);
                     let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
                     let high = _mm256_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
