@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Convert MiniLM and SmolLM2 at f16, q8 and q4, and compare the variants: benches/report.sh [FOLDER]
+# Convert MiniLM and SmolLM2 at f16, q8 and q4 (by the default method, and rounded to nearest), and compare the
+# variants: benches/report.sh [FOLDER]
 # Writes FOLDER/all-minilm-l6-v2/report.html and FOLDER/smollm2-135m-instruct/report.html (default: ./report),
 # with the same as Markdown and JSON beside. Everything fetched is kept in the user's cache folder.
 set -euo pipefail
@@ -35,7 +36,8 @@ report() {
     for kind in f16 q8 q4; do
         $convert "$input" -o "$folder/$kind.kgl" --quant "$kind" > /dev/null
     done
-    $convert compare "$folder"/{f16,q8,q4}.kgl --text "$out/news.txt" --out "$folder" "${@:3}"
+    $convert "$input" -o "$folder/q4-rounded.kgl" --quant q4 --method rtn > /dev/null
+    $convert compare "$folder"/{f16,q8,q4,q4-rounded}.kgl --text "$out/news.txt" --out "$folder" "${@:3}"
 }
 
 report all-minilm-l6-v2 "$($convert pull all-minilm-l6-v2)" \
