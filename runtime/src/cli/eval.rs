@@ -25,8 +25,9 @@ pub fn run(args: &EvalArgs) -> Result<(), CliError> {
     let reference = reference
         .map(|path| load::other_model(path, &args.model.engine))
         .transpose()?;
-    // Without the token before every text: the protocol puts it before every window.
-    let tokens = Tokenizer::of(model.file())?.encode(&text, false)?;
+    // With the token before every text: the protocol cuts windows from there, and then replaces the
+    // first token of each by it.
+    let tokens = Tokenizer::of(model.file())?.encode(&text, true)?;
     let style = "{bar:30} {pos} of {len} windows, {eta} left";
     let style = ProgressStyle::with_template(style).expect("a valid template");
     let bar = ProgressBar::new(0).with_style(style);
