@@ -11,7 +11,7 @@ importance matrix: its Python package offers none. Markdown goes to standard out
 """
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -31,11 +31,11 @@ ROUNDED = [("q4, rounded", ["--quant", "q4", "--embed", "q4", "--method", "rtn"]
 def timed(*command):
     """Seconds and peak megabytes of a command."""
     start = time.monotonic()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    peers.run(*command, stdout=subprocess.DEVNULL)
-    # The largest child so far: true for this one unless an earlier one was larger.
-    peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    return time.monotonic() - start, peak / 1024
+    child = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        sys.exit(f"{command[0]} failed")
+    return time.monotonic() - start, usage.ru_maxrss / 1024
 
 
 def kinglet_rows(args, folder):
