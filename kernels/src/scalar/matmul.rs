@@ -15,9 +15,15 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     q8: Tiles {
         by_tokens: &[q8 as Micro],
     },
-    q3: Tiles { by_tokens: Q3 },
-    q5: Tiles { by_tokens: Q5 },
-    q6: Tiles { by_tokens: Q6 },
+    q3: Tiles {
+        by_tokens: &[split::<2, 1> as Micro],
+    },
+    q5: Tiles {
+        by_tokens: &[split::<4, 1> as Micro],
+    },
+    q6: Tiles {
+        by_tokens: &[split::<4, 2> as Micro],
+    },
     f16: Tiles {
         by_tokens: &[float::<f16> as Micro],
     },
@@ -25,11 +31,6 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
         by_tokens: &[float::<f32> as Micro],
     },
 };
-
-/// Kernels of codes in planes, also for an ISA without its own.
-pub(crate) const Q3: &[Micro] = &[split::<2, 1>];
-pub(crate) const Q5: &[Micro] = &[split::<4, 1>];
-pub(crate) const Q6: &[Micro] = &[split::<4, 2>];
 
 /// One token of quantized activations.
 struct Token<'a> {

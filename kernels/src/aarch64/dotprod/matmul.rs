@@ -1,11 +1,11 @@
 //! Matmul with `sdot` (signed bytes, four products summed into 32 bits), the activations taken by
 //! element: one register of 16 serves four steps without a broadcast.
 
+use crate::aarch64::quarters::Weights;
 use crate::aarch64::quarters::float::float;
-use crate::aarch64::quarters::gemm::{self, PairDot, Sums, Weights};
+use crate::aarch64::quarters::gemm::{self, PairDot, Sums};
 use crate::aarch64::quarters::gemv::{self, PanelDot};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
-use crate::scalar::{Q3, Q5, Q6};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -44,9 +44,9 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<4, 8>,
         ],
     },
-    q3: Tiles { by_tokens: Q3 },
-    q5: Tiles { by_tokens: Q5 },
-    q6: Tiles { by_tokens: Q6 },
+    q3: split::<2, 1>(),
+    q5: split::<4, 1>(),
+    q6: split::<4, 2>(),
     f16: Tiles {
         by_tokens: &[
             float::<true, 2, 1> as Micro,
@@ -97,6 +97,42 @@ unsafe fn q4<const PAIRS: usize, const N: usize, const MINIMUM: bool>(
 unsafe fn q8<const PAIRS: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
     // SAFETY: the caller's promises; the features are enabled here.
     unsafe { gemm::q8::<Sdot, PAIRS, N>(block, out, stride) }
+}
+
+/// Kernels for codes of `LOW + HIGH` bits in two planes.
+const fn split<const LOW: i32, const HIGH: i32>() -> Tiles {
+    Tiles {
+        by_tokens: &[
+            split_one::<LOW, HIGH> as Micro,
+            split_tile::<LOW, HIGH, 1, 2>,
+            split_tile::<LOW, HIGH, 2, 3>,
+            split_tile::<LOW, HIGH, 2, 4>,
+            split_tile::<LOW, HIGH, 3, 5>,
+            split_tile::<LOW, HIGH, 3, 6>,
+            split_tile::<LOW, HIGH, 4, 7>,
+            split_tile::<LOW, HIGH, 4, 8>,
+        ],
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with one token.
+#[target_feature(enable = "dotprod")]
+unsafe fn split_one<const LOW: i32, const HIGH: i32>(block: &Block, out: *mut f32, _stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemv::split::<Sdot, LOW, HIGH, 1>(block, out) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "dotprod")]
+unsafe fn split_tile<const LOW: i32, const HIGH: i32, const PAIRS: usize, const N: usize>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemm::split::<Sdot, LOW, HIGH, PAIRS, N>(block, out, stride) }
 }
 
 /// Dot products by `sdot`.
@@ -170,11 +206,18 @@ unsafe fn q8_line<const LANE: i32>(sums: &mut [int32x4_t; 4], codes: &mut *const
 
 impl PanelDot for Sdot {
     type X = [int8x16_t; 2];
+    type Spread = Self::X;
 
     #[inline(always)]
     unsafe fn x(codes: *const i8) -> Self::X {
         // SAFETY: as the caller promises.
         unsafe { [vld1q_s8(codes), vld1q_s8(codes.add(16))] }
+    }
+
+    #[inline(always)]
+    unsafe fn spread(codes: *const i8) -> Self::Spread {
+        // SAFETY: as the caller promises.
+        unsafe { Self::x(codes) }
     }
 
     #[inline(always)]
@@ -204,6 +247,38 @@ impl PanelDot for Sdot {
             sums
         }
     }
+
+    #[inline(always)]
+    unsafe fn narrow(weights: &Weights, x: &Self::Spread) -> int32x4_t {
+        // SAFETY: as the caller promises.
+        unsafe { Self::wide(weights, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn wide(weights: &Weights, x: &Self::Spread) -> int32x4_t {
+        // `readonly`, though it reads registers alone: as such it keeps its place among the loads,
+        // and one quarter's codes are done with before the next one's take their registers.
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut sum = vdupq_n_s32(0);
+            asm!(
+                "sdot {sum:v}.4s, {w0:v}.16b, {x0:v}.4b[0]",
+                "sdot {sum:v}.4s, {w1:v}.16b, {x0:v}.4b[1]",
+                "sdot {sum:v}.4s, {w2:v}.16b, {x0:v}.4b[2]",
+                "sdot {sum:v}.4s, {w3:v}.16b, {x0:v}.4b[3]",
+                "sdot {sum:v}.4s, {w4:v}.16b, {x1:v}.4b[0]",
+                "sdot {sum:v}.4s, {w5:v}.16b, {x1:v}.4b[1]",
+                "sdot {sum:v}.4s, {w6:v}.16b, {x1:v}.4b[2]",
+                "sdot {sum:v}.4s, {w7:v}.16b, {x1:v}.4b[3]",
+                sum = inout(vreg) sum, x0 = in(vreg) x[0], x1 = in(vreg) x[1],
+                w0 = in(vreg) weights[0], w1 = in(vreg) weights[1], w2 = in(vreg) weights[2],
+                w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
+                w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
+                options(pure, readonly, nostack, preserves_flags)
+            );
+            sum
+        }
+    }
 }
 
 impl PairDot for Sdot {
@@ -213,18 +288,6 @@ impl PairDot for Sdot {
     unsafe fn pair(first: *const i8, second: *const i8) -> Self::Pair {
         // SAFETY: as the caller promises.
         unsafe { [Self::x(first), Self::x(second)] }
-    }
-
-    #[inline(always)]
-    unsafe fn q4_weights(codes: *const u8) -> Weights {
-        // SAFETY: as the caller promises.
-        unsafe { gemm::q4_columns(codes) }
-    }
-
-    #[inline(always)]
-    unsafe fn q8_weights(codes: *const u8) -> Weights {
-        // SAFETY: as the caller promises.
-        unsafe { gemm::q8_columns(codes) }
     }
 
     #[inline(always)]

@@ -5,10 +5,9 @@
 //! rows, columns 0..4 and 8..12 of 16, then 4..8 and 12..16; the activations follow that order.
 
 use crate::aarch64::dotprod::Sdot;
-use crate::aarch64::quarters::gemm::{self, Floats, PairDot, Sums, Weights};
-use crate::aarch64::quarters::{LINE, float::float, gemv, nibbles};
+use crate::aarch64::quarters::gemm::{self, Floats, PairDot, Sums};
+use crate::aarch64::quarters::{LINE, Weights, float::float, gemv, nibbles};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
-use crate::scalar::{Q3, Q5, Q6};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -49,9 +48,9 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<4, 8>,
         ],
     },
-    q3: Tiles { by_tokens: Q3 },
-    q5: Tiles { by_tokens: Q5 },
-    q6: Tiles { by_tokens: Q6 },
+    q3: split::<2, 1>(),
+    q5: split::<4, 1>(),
+    q6: split::<4, 2>(),
     f16: Tiles {
         by_tokens: &[
             float::<true, 2, 1> as Micro,
@@ -102,6 +101,42 @@ unsafe fn q4<const PAIRS: usize, const N: usize, const MINIMUM: bool>(
 unsafe fn q8<const PAIRS: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
     // SAFETY: the caller's promises; the features are enabled here.
     unsafe { gemm::q8::<Smmla, PAIRS, N>(block, out, stride) }
+}
+
+/// Kernels for codes of `LOW + HIGH` bits in two planes.
+const fn split<const LOW: i32, const HIGH: i32>() -> Tiles {
+    Tiles {
+        by_tokens: &[
+            split_one::<LOW, HIGH> as Micro,
+            split_tile::<LOW, HIGH, 1, 2>,
+            split_tile::<LOW, HIGH, 2, 3>,
+            split_tile::<LOW, HIGH, 2, 4>,
+            split_tile::<LOW, HIGH, 3, 5>,
+            split_tile::<LOW, HIGH, 3, 6>,
+            split_tile::<LOW, HIGH, 4, 7>,
+            split_tile::<LOW, HIGH, 4, 8>,
+        ],
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with one token.
+#[target_feature(enable = "dotprod,i8mm")]
+unsafe fn split_one<const LOW: i32, const HIGH: i32>(block: &Block, out: *mut f32, _stride: usize) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemv::split::<Sdot, LOW, HIGH, 1>(block, out) }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[target_feature(enable = "dotprod,i8mm")]
+unsafe fn split_tile<const LOW: i32, const HIGH: i32, const PAIRS: usize, const N: usize>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { gemm::split::<Smmla, LOW, HIGH, PAIRS, N>(block, out, stride) }
 }
 
 /// Products of 2 tokens by 2 rows: sums as `[token][row]`.
@@ -167,12 +202,12 @@ impl PairDot for Smmla {
     }
 
     #[inline(always)]
-    unsafe fn q8_weights(codes: *const u8) -> Weights {
-        // SAFETY: as the caller promises.
+    unsafe fn order(columns: Weights) -> Weights {
+        // SAFETY: registers only.
         unsafe {
-            let line = |i: usize| vld1q_u8(codes.add(i * LINE));
-            let ([a, b], [c, d]) = (zip(line(0), line(2)), zip(line(1), line(3)));
-            let ([e, f], [g, h]) = (zip(line(4), line(6)), zip(line(5), line(7)));
+            let w = columns.map(|codes| vreinterpretq_u8_s8(codes));
+            let ([a, b], [c, d]) = (zip(w[0], w[2]), zip(w[1], w[3]));
+            let ([e, f], [g, h]) = (zip(w[4], w[6]), zip(w[5], w[7]));
             [a, c, b, d, e, g, f, h].map(|codes| vreinterpretq_s8_u8(codes))
         }
     }

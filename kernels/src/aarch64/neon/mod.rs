@@ -3,6 +3,7 @@
 mod lanes;
 mod matmul;
 mod peak;
+mod smlal;
 
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;

@@ -4,7 +4,9 @@
 //! the block, in the order in which they read it, so that one pointer walks through it. The buffer
 //! holds a few hundred columns; between two fills the accumulators rest in the output.
 
-use super::{LINE, Q4_PART, Q8_PART, QUARTER, QUARTERS, four_halves, nibbles, unroll};
+use super::columns::q4_columns;
+use super::kinds::{Q4, Q8, Quantized, Split};
+use super::{LINE, QUARTER, QUARTERS, Weights, four_halves, unroll};
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
@@ -13,9 +15,6 @@ use std::mem::MaybeUninit;
 
 /// Parts (of 32 columns) that are arranged at once: with the most tokens, they stay in L1.
 const CHUNK: usize = 16;
-
-/// 32 columns of 4 rows as signed bytes, in the order of the ISA.
-pub(in crate::aarch64) type Weights = [int8x16_t; 8];
 
 /// The sums of 4 rows and 2 tokens: by default 4 rows of the first, 4 rows of the second.
 pub(in crate::aarch64) type Sums = [int32x4_t; 2];
@@ -35,14 +34,23 @@ pub(in crate::aarch64) trait PairDot {
 
     /// Arranges the activations of two tokens.
     unsafe fn pair(first: *const i8, second: *const i8) -> Self::Pair;
-    /// Loads `q4` codes, in 0..=15, of the quarter that starts at `codes`.
-    unsafe fn q4_weights(codes: *const u8) -> Weights;
-    /// Loads `q8` codes of the quarter that starts at `codes`.
-    unsafe fn q8_weights(codes: *const u8) -> Weights;
-    /// `start` plus the sums of `q4` codes with a [`PairDot::Pair`] at `pair`.
+    /// `start` plus the sums of codes in -16..=15 with a [`PairDot::Pair`] at `pair`.
     unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums;
-    /// The sums of `q8` codes with a [`PairDot::Pair`] at `pair`.
+    /// The sums of any codes with a [`PairDot::Pair`] at `pair`.
     unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums;
+
+    /// From 4 columns of each row after the other to the order of the ISA.
+    #[inline(always)]
+    unsafe fn order(columns: Weights) -> Weights {
+        columns
+    }
+
+    /// Loads `q4` codes, in 0..=15, of the quarter that starts at `codes`.
+    #[inline(always)]
+    unsafe fn q4_weights(codes: *const u8) -> Weights {
+        // SAFETY: as the caller promises.
+        unsafe { q4_columns(codes) }
+    }
 
     /// A factor of each token in the places of its sums.
     #[inline(always)]
@@ -103,104 +111,6 @@ struct Chunk<X, const PAIRS: usize> {
     factors: [[MaybeUninit<Factors>; PAIRS]; CHUNK],
 }
 
-/// The `q4` codes of the quarter that starts at `codes`, 4 columns of each row after the other.
-///
-/// # Safety
-/// `codes` must be good for 32 columns.
-#[inline(always)]
-pub(in crate::aarch64) unsafe fn q4_columns(codes: *const u8) -> Weights {
-    // SAFETY: as the caller promises.
-    let line = |i: usize| unsafe { nibbles(vld1q_u8(codes.add(i * LINE))) };
-    let [a, b, c, d] = [line(0), line(1), line(2), line(3)];
-    [a.0, a.1, b.0, b.1, c.0, c.1, d.0, d.1]
-}
-
-/// The `q8` codes of the quarter that starts at `codes`, 4 columns of each row after the other.
-///
-/// # Safety
-/// `codes` must be good for 32 columns.
-#[inline(always)]
-pub(in crate::aarch64) unsafe fn q8_columns(codes: *const u8) -> Weights {
-    // SAFETY: as the caller promises.
-    let line = |i: usize| unsafe { vld1q_s8(codes.add(i * LINE).cast()) };
-    std::array::from_fn(line)
-}
-
-/// A quantized kind: how a quarter of a part is multiplied.
-///
-/// # Safety
-/// As [`PairDot`].
-trait Quantized<D: PairDot> {
-    /// Bytes of 32 K of a panel.
-    const PART: usize;
-    const MINIMUM: bool;
-    /// The offset in [`Factors`] of a token.
-    fn offset(scale: f32, sum: i32) -> i32;
-    unsafe fn weights(codes: *const u8) -> Weights;
-    unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums;
-}
-
-/// `q4`
-struct Q4<const MINIMUM: bool>;
-
-impl<D: PairDot, const MINIMUM: bool> Quantized<D> for Q4<MINIMUM> {
-    const PART: usize = Q4_PART;
-    const MINIMUM: bool = MINIMUM;
-
-    #[inline(always)]
-    fn offset(scale: f32, sum: i32) -> i32 {
-        if MINIMUM {
-            (scale * sum as f32).to_bits().cast_signed()
-        } else {
-            -8 * sum
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn weights(codes: *const u8) -> Weights {
-        // SAFETY: as the caller promises.
-        unsafe { D::q4_weights(codes) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let start = if MINIMUM {
-                [vdupq_n_s32(0); 2]
-            } else {
-                D::by_token(offset)
-            };
-            D::q4(start, weights, pair)
-        }
-    }
-}
-
-/// `q8`
-struct Q8;
-
-impl<D: PairDot> Quantized<D> for Q8 {
-    const PART: usize = Q8_PART;
-    const MINIMUM: bool = false;
-
-    #[inline(always)]
-    fn offset(_scale: f32, _sum: i32) -> i32 {
-        0
-    }
-
-    #[inline(always)]
-    unsafe fn weights(codes: *const u8) -> Weights {
-        // SAFETY: as the caller promises.
-        unsafe { D::q8_weights(codes) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot(weights: &Weights, _offset: int32x4_t, pair: &mut *const u8) -> Sums {
-        // SAFETY: as the caller promises.
-        unsafe { D::q8(weights, pair) }
-    }
-}
-
 /// `q4` for `N` tokens in `PAIRS` pairs.
 ///
 /// # Safety
@@ -232,6 +142,26 @@ pub(in crate::aarch64) unsafe fn q8<D: PairDot, const PAIRS: usize, const N: usi
 ) {
     // SAFETY: the caller's promises.
     unsafe { panels::<D, Q8, PAIRS, N>(block, out, stride) }
+}
+
+/// Codes of `LOW + HIGH` bits in two planes, for `N` tokens in `PAIRS` pairs.
+///
+/// # Safety
+/// As [`q4`].
+#[inline(always)]
+pub(in crate::aarch64) unsafe fn split<
+    D: PairDot,
+    const LOW: i32,
+    const HIGH: i32,
+    const PAIRS: usize,
+    const N: usize,
+>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises.
+    unsafe { panels::<D, Split<LOW, HIGH>, PAIRS, N>(block, out, stride) }
 }
 
 /// # Safety

@@ -1,6 +1,7 @@
 //! One token against several panels at once.
 
-use super::{QUARTER, QUARTERS, group_halves, unroll};
+use super::columns::split_columns;
+use super::{LINE, QUARTER, QUARTERS, Weights, group_halves, unroll};
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
@@ -14,13 +15,21 @@ use std::arch::aarch64::*;
 pub(in crate::aarch64) trait PanelDot {
     /// 32 activations.
     type X: Copy;
+    /// 32 activations, for codes in registers.
+    type Spread: Copy;
 
     /// Loads the activations.
     unsafe fn x(codes: *const i8) -> Self::X;
+    /// The same, for codes in registers.
+    unsafe fn spread(codes: *const i8) -> Self::Spread;
     /// `start` plus the row sums for `q4` codes in 0..=15.
     unsafe fn q4(codes: &mut *const u8, x: Self::X, start: int32x4_t) -> [int32x4_t; QUARTERS];
     /// The row sums for `q8` codes.
     unsafe fn q8(codes: &mut *const u8, x: Self::X) -> [int32x4_t; QUARTERS];
+    /// The row sums of a quarter, 4 columns of each row after the other, of codes in -16..=15.
+    unsafe fn narrow(weights: &Weights, x: &Self::Spread) -> int32x4_t;
+    /// The same of any codes.
+    unsafe fn wide(weights: &Weights, x: &Self::Spread) -> int32x4_t;
 }
 
 /// `q4`, `P` panels at a time.
@@ -90,15 +99,105 @@ unsafe fn q4_panels<D: PanelDot, const P: usize, const MINIMUM: bool>(
 /// As [`q4`].
 #[inline(always)]
 pub(in crate::aarch64) unsafe fn q8<D: PanelDot, const P: usize>(block: &Block, out: *mut f32) {
+    // SAFETY: the caller's promises.
+    unsafe { signed::<D, Q8, P>(block, out) }
+}
+
+/// Codes of `LOW + HIGH` bits in two planes, `P` panels at a time.
+///
+/// # Safety
+/// As [`q4`].
+#[inline(always)]
+pub(in crate::aarch64) unsafe fn split<
+    D: PanelDot,
+    const LOW: i32,
+    const HIGH: i32,
+    const P: usize,
+>(
+    block: &Block,
+    out: *mut f32,
+) {
+    // SAFETY: the caller's promises.
+    unsafe { signed::<D, Split<LOW, HIGH>, P>(block, out) }
+}
+
+/// A kind whose codes are multiplied as signed numbers, without an offset.
+///
+/// # Safety
+/// As [`PanelDot`].
+trait Signed<D: PanelDot> {
+    /// 32 activations.
+    type X: Copy;
+
+    /// Loads the activations.
+    unsafe fn x(codes: *const i8) -> Self::X;
+    /// The row sums.
+    unsafe fn sums(codes: &mut *const u8, x: &Self::X) -> [int32x4_t; QUARTERS];
+}
+
+/// `q8`
+struct Q8;
+
+impl<D: PanelDot> Signed<D> for Q8 {
+    type X = D::X;
+
+    #[inline(always)]
+    unsafe fn x(codes: *const i8) -> Self::X {
+        // SAFETY: as the caller promises.
+        unsafe { D::x(codes) }
+    }
+
+    #[inline(always)]
+    unsafe fn sums(codes: &mut *const u8, x: &Self::X) -> [int32x4_t; QUARTERS] {
+        // SAFETY: as the caller promises.
+        unsafe { D::q8(codes, *x) }
+    }
+}
+
+/// Codes of `LOW + HIGH` bits in two planes.
+struct Split<const LOW: i32, const HIGH: i32>;
+
+impl<D: PanelDot, const LOW: i32, const HIGH: i32> Signed<D> for Split<LOW, HIGH> {
+    type X = D::Spread;
+
+    #[inline(always)]
+    unsafe fn x(codes: *const i8) -> Self::X {
+        // SAFETY: as the caller promises.
+        unsafe { D::spread(codes) }
+    }
+
+    #[inline(always)]
+    unsafe fn sums(codes: &mut *const u8, x: &Self::X) -> [int32x4_t; QUARTERS] {
+        // SAFETY: as the caller promises, for each quarter of the lines; 5 bits are within -16..=15.
+        unsafe {
+            let mut sums = [vdupq_n_s32(0); QUARTERS];
+            unroll!(q < QUARTERS, {
+                let weights = split_columns::<LOW, HIGH>(codes.add(q * (LINE / QUARTERS)));
+                sums[q] = if LOW + HIGH <= 5 {
+                    D::narrow(&weights, x)
+                } else {
+                    D::wide(&weights, x)
+                };
+            });
+            *codes = codes.add((LOW + HIGH) as usize * LINE);
+            sums
+        }
+    }
+}
+
+/// # Safety
+/// As [`q4`].
+#[inline(always)]
+unsafe fn signed<D: PanelDot, K: Signed<D>, const P: usize>(block: &Block, out: *mut f32) {
     // SAFETY: the caller's promises hold for each run of panels within the block.
     unsafe {
         let mut p = 0;
         while p + P <= block.count {
-            q8_panels::<D, P>(block, p, out.add(p * PANEL));
+            signed_panels::<D, K, P>(block, p, out.add(p * PANEL));
             p += P;
         }
         while p < block.count {
-            q8_panels::<D, 1>(block, p, out.add(p * PANEL));
+            signed_panels::<D, K, 1>(block, p, out.add(p * PANEL));
             p += 1;
         }
     }
@@ -107,7 +206,11 @@ pub(in crate::aarch64) unsafe fn q8<D: PanelDot, const P: usize>(block: &Block, 
 /// # Safety
 /// As [`q4`], and `first + P` panels in the block.
 #[inline(always)]
-unsafe fn q8_panels<D: PanelDot, const P: usize>(block: &Block, first: usize, out: *mut f32) {
+unsafe fn signed_panels<D: PanelDot, K: Signed<D>, const P: usize>(
+    block: &Block,
+    first: usize,
+    out: *mut f32,
+) {
     // SAFETY: as in `q4_panels`.
     unsafe {
         let shift = block.parts.trailing_zeros();
@@ -115,11 +218,11 @@ unsafe fn q8_panels<D: PanelDot, const P: usize>(block: &Block, first: usize, ou
         let mut codes: [*const u8; P] =
             std::array::from_fn(|p| block.panel(first + p).add(block.codes));
         for part in 0..block.groups * block.parts {
-            let x = D::x(block.x_codes.add(part * ACTIVATION_GROUP));
+            let x = K::x(block.x_codes.add(part * ACTIVATION_GROUP));
             let x_scale = *block.x_scales.add(part);
             unroll!(p < P, {
                 let panel = block.panel(first + p);
-                let sums = D::q8(&mut codes[p], x);
+                let sums = K::sums(&mut codes[p], &x);
                 let scales = group_halves(panel, part >> shift);
                 accumulate(&mut acc[p], scales, x_scale, sums);
             });

@@ -8,9 +8,11 @@
 //! vectors wants registers in a row, and a step as one block keeps the compiler from moving loads
 //! ahead until accumulators no longer fit the registers.
 
+mod columns;
 pub(in crate::aarch64) mod float;
 pub(in crate::aarch64) mod gemm;
 pub(in crate::aarch64) mod gemv;
+mod kinds;
 
 use crate::packing::PANEL;
 use std::arch::aarch64::*;
@@ -38,7 +40,8 @@ const QUARTER: usize = 4;
 /// Vectors of one panel.
 const QUARTERS: usize = PANEL / QUARTER;
 
-/// Bytes of 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
+/// Bytes of 4 K (`q8`), of 8 K (`q4`), or of 4 K for each field in a byte of a plane, of the 16 rows
+/// of a panel.
 pub(in crate::aarch64) const LINE: usize = 64;
 
 /// Bytes of 32 K of a `q4` panel.
@@ -46,6 +49,9 @@ const Q4_PART: usize = 4 * LINE;
 
 /// Bytes of 32 K of a `q8` panel.
 const Q8_PART: usize = 8 * LINE;
+
+/// 32 columns of 4 rows as signed bytes, in the order of the ISA.
+pub(in crate::aarch64) type Weights = [int8x16_t; 8];
 
 /// Four halves as floats.
 ///
