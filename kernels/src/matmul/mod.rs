@@ -10,8 +10,8 @@
 //! - `f16`, `f32`: four partial sums, of the columns with `k % 4` = 0, 1, 2, 3, each in order with
 //!   fused multiply-add, then `(p0 + p1) + (p2 + p3)`.
 //!
-//! The bias comes last. The integer sums are exact, so their order is free. A kernel sees whole panels only; the rows
-//! that pad the last panel never reach the output.
+//! The bias comes last. The integer sums are exact, so their order is free. A kernel sees whole
+//! panels only; the rows that pad the last panel never reach the output.
 
 mod block;
 mod table;

@@ -6,8 +6,8 @@ use half::f16;
 
 /// Codes, scales and minimums of a quantized matrix, or of some of its rows, in row-major order.
 ///
-/// `codes` is `[rows][padded_cols]`: `q8` holds -128..=127, the others 0 to `2^bits - 1`. `scales`, and for
-/// kinds with minimum `minimums`, are `[rows][groups]`.
+/// `codes` is `[rows][padded_cols]`: `q8` holds -128..=127, the others 0 to `2^bits - 1`. `scales`,
+/// and for kinds with minimum `minimums`, are `[rows][groups]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codes {
     layout: Layout,

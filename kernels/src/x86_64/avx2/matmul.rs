@@ -38,36 +38,9 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<1, 6>,
         ],
     },
-    q3: Tiles {
-        by_tokens: &[
-            split::<2, 1, 4, 1> as Micro,
-            split::<2, 1, 2, 2>,
-            split::<2, 1, 1, 3>,
-            split::<2, 1, 1, 4>,
-            split::<2, 1, 1, 5>,
-            split::<2, 1, 1, 6>,
-        ],
-    },
-    q5: Tiles {
-        by_tokens: &[
-            split::<4, 1, 4, 1> as Micro,
-            split::<4, 1, 2, 2>,
-            split::<4, 1, 1, 3>,
-            split::<4, 1, 1, 4>,
-            split::<4, 1, 1, 5>,
-            split::<4, 1, 1, 6>,
-        ],
-    },
-    q6: Tiles {
-        by_tokens: &[
-            split::<4, 2, 4, 1> as Micro,
-            split::<4, 2, 2, 2>,
-            split::<4, 2, 1, 3>,
-            split::<4, 2, 1, 4>,
-            split::<4, 2, 1, 5>,
-            split::<4, 2, 1, 6>,
-        ],
-    },
+    q3: split::<2, 1>(),
+    q5: split::<4, 1>(),
+    q6: split::<4, 2>(),
     f16: Tiles {
         by_tokens: &[float::<true, 1> as Micro, float::<true, 2>],
     },
@@ -96,10 +69,24 @@ unsafe fn q8<const H: usize, const N: usize>(block: &Block, out: *mut f32, strid
     unsafe { ymm::q8::<MaddUbs, H, N>(block, out, stride) }
 }
 
+/// Kernels for codes of `LOW + HIGH` bits in two planes.
+const fn split<const LOW: usize, const HIGH: usize>() -> Tiles {
+    Tiles {
+        by_tokens: &[
+            split_tile::<LOW, HIGH, 4, 1> as Micro,
+            split_tile::<LOW, HIGH, 2, 2>,
+            split_tile::<LOW, HIGH, 1, 3>,
+            split_tile::<LOW, HIGH, 1, 4>,
+            split_tile::<LOW, HIGH, 1, 5>,
+            split_tile::<LOW, HIGH, 1, 6>,
+        ],
+    }
+}
+
 /// # Safety
 /// As [`Micro`], with `N` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn split<const LOW: usize, const HIGH: usize, const H: usize, const N: usize>(
+unsafe fn split_tile<const LOW: usize, const HIGH: usize, const H: usize, const N: usize>(
     block: &Block,
     out: *mut f32,
     stride: usize,

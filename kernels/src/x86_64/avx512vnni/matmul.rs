@@ -46,36 +46,9 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<2, 8>,
         ],
     },
-    q3: Tiles {
-        by_tokens: &[
-            split::<2, 1, 2, 1> as Micro,
-            split::<2, 1, 2, 2>,
-            split::<2, 1, 2, 3>,
-            split::<2, 1, 2, 4>,
-            split::<2, 1, 2, 5>,
-            split::<2, 1, 2, 6>,
-        ],
-    },
-    q5: Tiles {
-        by_tokens: &[
-            split::<4, 1, 2, 1> as Micro,
-            split::<4, 1, 2, 2>,
-            split::<4, 1, 2, 3>,
-            split::<4, 1, 2, 4>,
-            split::<4, 1, 2, 5>,
-            split::<4, 1, 2, 6>,
-        ],
-    },
-    q6: Tiles {
-        by_tokens: &[
-            split::<4, 2, 2, 1> as Micro,
-            split::<4, 2, 2, 2>,
-            split::<4, 2, 2, 3>,
-            split::<4, 2, 2, 4>,
-            split::<4, 2, 2, 5>,
-            split::<4, 2, 2, 6>,
-        ],
-    },
+    q3: split::<2, 1>(),
+    q5: split::<4, 1>(),
+    q6: split::<4, 2>(),
     f16: Tiles {
         by_tokens: &[
             float::<true, 1> as Micro,
@@ -260,12 +233,26 @@ unsafe fn q8_panels<const P: usize, const N: usize>(
     }
 }
 
+/// Kernels for codes of `LOW + HIGH` bits in two planes.
+const fn split<const LOW: usize, const HIGH: usize>() -> Tiles {
+    Tiles {
+        by_tokens: &[
+            split_tile::<LOW, HIGH, 2, 1> as Micro,
+            split_tile::<LOW, HIGH, 2, 2>,
+            split_tile::<LOW, HIGH, 2, 3>,
+            split_tile::<LOW, HIGH, 2, 4>,
+            split_tile::<LOW, HIGH, 2, 5>,
+            split_tile::<LOW, HIGH, 2, 6>,
+        ],
+    }
+}
+
 /// Codes of `LOW + HIGH` bits in two planes.
 ///
 /// # Safety
 /// As [`Micro`], with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn split<const LOW: usize, const HIGH: usize, const P: usize, const N: usize>(
+unsafe fn split_tile<const LOW: usize, const HIGH: usize, const P: usize, const N: usize>(
     block: &Block,
     out: *mut f32,
     stride: usize,
