@@ -1,5 +1,6 @@
 //! The description of a model as data: what the forward pass reads instead of an architecture.
 
+use kinglet_kernels::AttentionShape;
 use serde::{Deserialize, Serialize};
 
 /// Everything about a transformer but its weights.
@@ -73,6 +74,20 @@ pub struct ModelConfig {
     /// What an encoder has beside: without it, the model is a decoder with a causal mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderConfig>,
+}
+
+impl ModelConfig {
+    /// What attention needs to know in a layer of this kind.
+    pub fn attention_shape(&self, layer: &LayerConfig) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: self.attention_scale,
+            window: layer.window,
+            softcap: self.attention_softcap,
+        }
+    }
 }
 
 /// What makes a model an encoder: every token sees the whole text, and the text becomes a vector or
@@ -207,6 +222,16 @@ pub enum Activation {
     Gelu,
     /// GELU with the tanh approximation.
     GeluTanh,
+}
+
+impl From<Activation> for kinglet_kernels::Activation {
+    fn from(activation: Activation) -> kinglet_kernels::Activation {
+        match activation {
+            Activation::Silu => kinglet_kernels::Activation::Silu,
+            Activation::Gelu => kinglet_kernels::Activation::Gelu,
+            Activation::GeluTanh => kinglet_kernels::Activation::GeluTanh,
+        }
+    }
 }
 
 /// A rotary position embedding.

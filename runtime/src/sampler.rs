@@ -152,7 +152,7 @@ impl Sampler {
 
 /// SplitMix64 (Steele et al. 2014): tiny, and good enough for one draw per token.
 #[derive(Clone, Debug)]
-struct SplitMix64(u64);
+pub struct SplitMix64(pub u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -164,7 +164,7 @@ impl SplitMix64 {
     }
 
     /// In 0..1.
-    fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -5,10 +5,10 @@ use super::attention::{self, Heads};
 use super::dense::Dense;
 use crate::Error;
 use crate::checkpoint::Checkpoint;
-use kinglet::config::{self, ModelConfig};
+use kinglet::config::ModelConfig;
 use kinglet::format::names::layer;
 use kinglet::model::RopeTable;
-use kinglet_kernels::{Activation, AttentionShape, Engine};
+use kinglet_kernels::{AttentionShape, Engine};
 
 /// What a block runs with.
 pub struct Context<'a> {
@@ -126,7 +126,7 @@ impl Block {
                 let up = self.up.forward(before);
                 context
                     .engine
-                    .activate_gated(activation(context.config), &mut gate, &up);
+                    .activate_gated(context.config.activation.into(), &mut gate, &up);
                 gate
             }
         }
@@ -197,14 +197,7 @@ impl Block {
     }
 
     pub(super) fn attention_shape(&self, config: &ModelConfig) -> AttentionShape {
-        AttentionShape {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: config.attention_scale,
-            window: config.layers[self.index].window,
-            softcap: config.attention_softcap,
-        }
+        config.attention_shape(&config.layers[self.index])
     }
 }
 
@@ -214,12 +207,4 @@ pub(super) fn norm(context: &Context, x: &[f32], weight: &[f32]) -> Vec<f32> {
         .engine
         .rms_norm(x, weight, context.config.norm_eps, &mut out);
     out
-}
-
-pub(super) fn activation(config: &ModelConfig) -> Activation {
-    match config.activation {
-        config::Activation::Silu => Activation::Silu,
-        config::Activation::Gelu => Activation::Gelu,
-        config::Activation::GeluTanh => Activation::GeluTanh,
-    }
 }

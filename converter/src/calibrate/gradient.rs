@@ -5,7 +5,7 @@
 //! tokens drawn from the model's own distribution. One backward pass gives it for every layer.
 
 use super::attention::{self, Heads};
-use super::block::{Block, Context, activation, norm};
+use super::block::{Block, Context, norm};
 use super::dense::{Dense, Moments};
 use super::{Calibration, STAGES};
 use crate::Error;
@@ -14,6 +14,7 @@ use crate::quantize::gptq::Factor;
 use half::bf16;
 use kinglet::config::Activation;
 use kinglet::format::names::layer;
+use kinglet::sampler::SplitMix64;
 use std::collections::BTreeMap;
 
 /// How much outputs matter, and to which tokens.
@@ -182,7 +183,7 @@ fn head_gradient(
     let mut moments = Moments::new(hidden);
     moments.add(&normed, None);
     let mut gradient = vec![0.0; x.len()];
-    let mut random = Random(calibration.tokens().len() as u64);
+    let mut random = SplitMix64(calibration.tokens().len() as u64);
     let mut gain = 0.0;
     let rows = (LOGITS / config.vocab_size).max(1);
     for (normed, gradient) in normed
@@ -204,7 +205,7 @@ fn head_gradient(
 }
 
 /// Replaces logits by the gradient of `-log p` of a token drawn from them; returns `Σ p·(1 - p)`.
-fn prediction_gradient(logits: &mut [f32], softcap: Option<f32>, random: &mut Random) -> f64 {
+fn prediction_gradient(logits: &mut [f32], softcap: Option<f32>, random: &mut SplitMix64) -> f64 {
     let raw = softcap.map(|cap| {
         logits.iter_mut().for_each(|x| *x = (*x / cap).tanh());
         let slopes: Vec<f32> = logits.iter().map(|t| 1.0 - t * t).collect();
@@ -233,20 +234,6 @@ fn prediction_gradient(logits: &mut [f32], softcap: Option<f32>, random: &mut Ra
         logits.iter_mut().zip(slopes).for_each(|(g, s)| *g *= s);
     }
     1.0 - squares
-}
-
-/// SplitMix64 (Steele et al. 2014).
-struct Random(u64);
-
-impl Random {
-    /// In 0..1.
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 impl Block {
@@ -278,7 +265,7 @@ impl Block {
         let mut activated = gate.clone();
         context
             .engine
-            .activate_gated(activation(config), &mut activated, &up);
+            .activate_gated(config.activation.into(), &mut activated, &up);
         let d_down = self.output_gradient(context, 3, &activated, gradient);
         let mut d_activated = vec![0.0; activated.len()];
         self.down.backward(&d_down, &mut d_activated);

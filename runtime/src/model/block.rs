@@ -4,13 +4,13 @@ use super::Model;
 use super::linear::{Linear, forward};
 use super::norm::Norm;
 use super::rope::RopeTable;
-use crate::config::{self, FeedForward, LayerConfig, ModelConfig, Residual};
+use crate::config::{FeedForward, LayerConfig, ModelConfig, Residual};
 use crate::error::Error;
 use crate::format::ModelFile;
 use crate::format::names::layer;
+use kinglet_kernels::HeadCaches;
 use kinglet_kernels::activations::QuantizedRows;
 use kinglet_kernels::kv::KvLayer;
-use kinglet_kernels::{Activation, AttentionShape, HeadCaches};
 
 /// The weights of one block.
 pub struct Block {
@@ -169,14 +169,7 @@ impl Block {
         if let Some(rope) = rope {
             rotate(model, rope, &sight, q, k);
         }
-        let shape = AttentionShape {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: config.attention_scale,
-            window: layer.window,
-            softcap: config.attention_softcap,
-        };
+        let shape = config.attention_shape(layer);
         match sight {
             Sight::Cache { cache, start } => {
                 engine.kv_append(cache, start, k, v);
@@ -201,11 +194,7 @@ impl Block {
         let normed = &mut scratch.normed[..rows * config.hidden_size];
         let up = &mut scratch.up[..rows * config.intermediate_size];
         let quantized = &mut scratch.quantized;
-        let activation = match config.activation {
-            config::Activation::Silu => Activation::Silu,
-            config::Activation::Gelu => Activation::Gelu,
-            config::Activation::GeluTanh => Activation::GeluTanh,
-        };
+        let activation = config.activation.into();
 
         let input = self.input(model, &self.ffn_norm, x, normed);
         let activated = match &self.gate {
