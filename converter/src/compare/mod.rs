@@ -24,6 +24,7 @@ use kinglet_kernels::isa::Isa;
 use kinglet_kernels::kv::KvKind;
 use kinglet_kernels::pool::ThreadPool;
 use kinglet_kernels::topology::Topology;
+use quality::Samples;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -112,7 +113,7 @@ pub fn compare(
     let models: Vec<Model> = paths.iter().map(open).collect::<Result<_, Error>>()?;
     let text = read(&options.text)?;
     let judged = judged(options)?;
-    quality::check_same_tokens(&models, &text)?;
+    let tokens = quality::same_tokens(&models, &text)?;
 
     let mut probes = vec![];
     for path in &paths {
@@ -121,18 +122,14 @@ pub fn compare(
     }
     notify("speed, models taking turns");
     let speeds = speed::measure(&models, &text, options)?;
-    let mut qualities = vec![];
-    for (path, model) in paths.iter().zip(&models) {
-        notify(&format!("{}: quality", path.display()));
-        let reference = (!qualities.is_empty()).then_some(&models[0]);
-        qualities.push(quality::measure(
-            model,
-            reference,
-            &text,
-            judged.as_ref(),
-            options,
-        )?);
-    }
+    let samples = Samples {
+        text: &text,
+        tokens: &tokens,
+        judged: judged.as_ref(),
+    };
+    let qualities = quality::measure(&models, &samples, options, &|model| {
+        notify(&format!("{}: quality", model.file().path().display()));
+    })?;
     let measured = speeds.into_iter().zip(probes).zip(qualities);
     let entries = models.iter().zip(measured).map(|(model, measured)| {
         let ((speed, probe), quality) = measured;

@@ -41,11 +41,11 @@ pub struct Cosines {
     pub min: f64,
 }
 
-/// Whether all models are decoders or all encoders, and turn the text into the same tokens.
+/// The tokens of the text, once all models are decoders or all encoders and turn it into the same.
 ///
 /// # Errors
 /// A model that differs from the first, and how.
-pub fn check_same_tokens(models: &[Model], text: &str) -> Result<(), Error> {
+pub fn same_tokens(models: &[Model], text: &str) -> Result<Vec<u32>, Error> {
     let mut first: Option<(&Model, Vec<u32>)> = None;
     for model in models {
         let tokens = Tokenizer::of(model.file())?.encode(text, true)?;
@@ -82,48 +82,69 @@ pub fn check_same_tokens(models: &[Model], text: &str) -> Result<(), Error> {
             ));
         }
     }
-    Ok(())
+    Ok(first.map_or(vec![], |(_, tokens)| tokens))
 }
 
-/// Measures one model; `reference` is `None` for the reference itself.
+/// What all models are measured on.
+pub struct Samples<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Its tokens, see [`same_tokens`].
+    pub tokens: &'a [u32],
+    /// Documents and how alike people find them.
+    pub judged: Option<&'a (Vec<String>, Judgements)>,
+}
+
+/// Measures models, the first of them the reference of the others; `notify` is told each before it
+/// is measured.
 ///
 /// # Errors
 /// A text that is too short.
 pub fn measure(
-    model: &Model,
-    reference: Option<&Model>,
-    text: &str,
-    judged: Option<&(Vec<String>, Judgements)>,
+    models: &[Model],
+    samples: &Samples,
     options: &Options,
-) -> Result<Quality, Error> {
-    if model.config().encoder.is_none() {
-        let tokens = Tokenizer::of(model.file())?.encode(text, false)?;
-        let windows = eval_options(options);
-        let evaluation = evaluate(model, reference, &tokens, windows, |_, _| ())?;
-        return Ok(Quality::Decoder(evaluation));
-    }
-    let texts = lines(text);
-    let cosines = match reference {
-        Some(reference) => {
-            let (own, expected) = (embed(model, &texts)?, embed(reference, &texts)?);
-            let pairs = own.iter().zip(&expected);
-            let cosines: Vec<f64> = pairs.map(|(a, b)| cosine(&a.values, &b.values)).collect();
-            (!cosines.is_empty()).then(|| Cosines {
-                mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
-                min: cosines.iter().copied().fold(1.0, f64::min),
-            })
+    notify: &dyn Fn(&Model),
+) -> Result<Vec<Quality>, Error> {
+    let reference = &models[0];
+    let encoder = reference.config().encoder.is_some();
+    let texts = if encoder { lines(samples.text) } else { vec![] };
+    let mut expected: Vec<Embedding> = vec![];
+    let mut qualities = vec![];
+    for (index, model) in models.iter().enumerate() {
+        notify(model);
+        let is_variant = index > 0;
+        if !encoder {
+            let (reference, windows) = (is_variant.then_some(reference), eval_options(options));
+            let evaluation = evaluate(model, reference, samples.tokens, windows, |_, _| ())?;
+            qualities.push(Quality::Decoder(evaluation));
+            continue;
         }
-        None => None,
-    };
-    let spearman = match judged {
-        Some((documents, judgements)) => Some(judgements.spearman(&embed(model, documents)?)),
-        None => None,
-    };
-    Ok(Quality::Encoder(EncoderQuality {
-        spearman,
-        cosine_to_reference: cosines,
-        texts: texts.len(),
-    }))
+        let own = embed(model, &texts)?;
+        let spearman = match samples.judged {
+            Some((documents, judgements)) => Some(judgements.spearman(&embed(model, documents)?)),
+            None => None,
+        };
+        qualities.push(Quality::Encoder(EncoderQuality {
+            spearman,
+            cosine_to_reference: is_variant.then(|| cosines(&own, &expected)).flatten(),
+            texts: texts.len(),
+        }));
+        if !is_variant {
+            expected = own;
+        }
+    }
+    Ok(qualities)
+}
+
+/// Cosines of embeddings with those of the reference; none of no texts.
+fn cosines(own: &[Embedding], expected: &[Embedding]) -> Option<Cosines> {
+    let pairs = own.iter().zip(expected);
+    let cosines: Vec<f64> = pairs.map(|(a, b)| cosine(&a.values, &b.values)).collect();
+    (!cosines.is_empty()).then(|| Cosines {
+        mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
+        min: cosines.iter().copied().fold(1.0, f64::min),
+    })
 }
 
 /// One vector for each text, cut where it is too long.
