@@ -8,8 +8,8 @@ use crate::recipe::{Kinds, Method, Recipe};
 use crate::report::{Report, TensorReport};
 use crate::{Error, plan, source};
 use kinglet::format::validate::Stored;
-use kinglet::format::{Header, Provenance, WeightInfo, Writer};
-use kinglet_kernels::packing::Kind;
+use kinglet::format::{Header, Planned, Provenance, WeightInfo, Writer};
+use kinglet_kernels::packing::{Kind, Layout};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,19 +45,9 @@ pub fn write(
     let start = Instant::now();
     let quantize = &recipe.quantize;
     let mut kinds = kinds_of(checkpoint, &quantize.kinds()?);
-    let budget = quantize.budget(parameters(checkpoint))?;
-    let encoder = checkpoint.config.encoder.is_some();
-    if let (true, Some((flag, _))) = (encoder, budget) {
-        let reason = "an encoder cannot be calibrated: choose its kinds by --quant and --embed";
-        return Err(Error::Setting {
-            flag,
-            reason: reason.to_owned(),
-        });
-    }
-    let method = match quantize.method() {
-        Method::Gptq if encoder => Method::Search,
-        method => method,
-    };
+    let parameters = parameters(checkpoint);
+    let budget = quantize.budget(parameters)?;
+    let method = method(checkpoint, quantize.method(), budget)?;
     let gptq = method == Method::Gptq;
     let calibrates = budget.is_some() || gptq && kinds.values().any(|k| k.is_quantized());
     let matrices = checkpoint.weights.values().filter(|w| w.shape().len() == 2);
@@ -98,62 +88,21 @@ pub fn write(
         .map(|(calibration, sensitivity)| {
             Sequential::new(checkpoint, calibration, sensitivity, quantize.keep_grid)
         });
-    let mut sequential = sequential.transpose()?;
-    let header = header(checkpoint, recipe, &kinds);
     let mut writer = Writer::create(
         output,
-        header.clone(),
+        header(checkpoint, recipe, &kinds),
         &checkpoint.tokenizer_json,
         checkpoint.chat_template.as_deref(),
     )?;
-    let plan = writer.plan().to_vec();
-    let layout_of = |name: &str| {
-        let planned = plan.iter().find(|planned| planned.name == name);
-        match planned.map(|planned| planned.stored) {
-            Some(Stored::Matrix(layout)) => layout,
-            _ => panic!("{name} is not among the matrices of the file"),
-        }
+    let mut packer = Packer {
+        checkpoint,
+        sequential: sequential.transpose()?,
+        method,
+        keep_grid: quantize.keep_grid,
+        progress: &progress,
     };
-    let mut tensors = vec![];
-    for planned in &plan {
-        let name = &planned.name;
-        let weight = checkpoint.weight(name)?;
-        let distance = match (planned.stored, &mut sequential) {
-            (Stored::Matrix(_), Some(sequential)) => {
-                let made = sequential.matrix(name, &layout_of, &progress)?;
-                writer.write(&made.bytes)?;
-                made.distance
-            }
-            (Stored::Matrix(layout), None) => {
-                let keep_grid = quantize.keep_grid;
-                pack::matrix(
-                    &mut writer,
-                    name,
-                    layout,
-                    weight,
-                    method,
-                    keep_grid,
-                    &progress,
-                )?
-            }
-            (Stored::Vector(_), _) => {
-                pack::vector(&mut writer, name, weight)?;
-                Distance::default()
-            }
-        };
-        let info = &header.weights[name];
-        tensors.push(TensorReport {
-            name: name.clone(),
-            shape: info.shape.clone(),
-            kind: info.kind.clone(),
-            bytes: planned.stored.bytes() as u64,
-            relative_error: distance.relative(),
-            kept_grid: distance.kept_grid,
-            distance,
-        });
-    }
+    let tensors = packer.write(&mut writer)?;
     let output_bytes = writer.finish()?;
-    let parameters = parameters(checkpoint);
     Ok(Report {
         source: checkpoint.origin.name.clone(),
         source_bytes: checkpoint.origin.bytes,
@@ -164,6 +113,96 @@ pub fn write(
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })
+}
+
+/// The method that applies to this model: encoders are not calibrated.
+fn method(
+    checkpoint: &Checkpoint,
+    method: Method,
+    budget: Option<(&'static str, u64)>,
+) -> Result<Method, Error> {
+    match (&checkpoint.config.encoder, budget, method) {
+        (Some(_), Some((flag, _)), _) => Err(Error::Setting {
+            flag,
+            reason: "an encoder cannot be calibrated: choose its kinds by --quant and --embed"
+                .to_owned(),
+        }),
+        (Some(_), None, Method::Gptq) => Ok(Method::Search),
+        (_, _, method) => Ok(method),
+    }
+}
+
+/// How the tensors of a file are made.
+struct Packer<'a> {
+    checkpoint: &'a Checkpoint,
+    /// Makes the matrices, where they are calibrated.
+    sequential: Option<Sequential<'a>>,
+    method: Method,
+    keep_grid: bool,
+    progress: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Packer<'_> {
+    /// Writes every tensor that the file plans, in its order.
+    fn write(&mut self, writer: &mut Writer) -> Result<Vec<TensorReport>, Error> {
+        let plan = writer.plan().to_vec();
+        let mut tensors = vec![];
+        for planned in &plan {
+            let distance = self.tensor(writer, planned, &plan)?;
+            let kind = match planned.stored {
+                Stored::Matrix(layout) => layout.kind(),
+                Stored::Vector(_) => Kind::F32,
+            };
+            tensors.push(TensorReport {
+                name: planned.name.clone(),
+                shape: self.checkpoint.weight(&planned.name)?.shape().to_vec(),
+                kind: kind.to_string(),
+                bytes: planned.stored.bytes() as u64,
+                relative_error: distance.relative(),
+                kept_grid: distance.kept_grid,
+                distance,
+            });
+        }
+        Ok(tensors)
+    }
+
+    fn tensor(
+        &mut self,
+        writer: &mut Writer,
+        planned: &Planned,
+        plan: &[Planned],
+    ) -> Result<Distance, Error> {
+        let name = &planned.name;
+        let weight = self.checkpoint.weight(name)?;
+        match (planned.stored, &mut self.sequential) {
+            (Stored::Matrix(_), Some(sequential)) => {
+                let made = sequential.matrix(name, &|name| layout_of(plan, name), self.progress)?;
+                writer.write(&made.bytes)?;
+                Ok(made.distance)
+            }
+            (Stored::Matrix(layout), None) => pack::matrix(
+                writer,
+                name,
+                layout,
+                weight,
+                self.method,
+                self.keep_grid,
+                self.progress,
+            ),
+            (Stored::Vector(_), _) => {
+                pack::vector(writer, name, weight)?;
+                Ok(Distance::default())
+            }
+        }
+    }
+}
+
+fn layout_of(plan: &[Planned], name: &str) -> Layout {
+    let planned = plan.iter().find(|planned| planned.name == name);
+    match planned.map(|planned| planned.stored) {
+        Some(Stored::Matrix(layout)) => layout,
+        _ => panic!("{name} is not among the matrices of the file"),
+    }
 }
 
 /// Weights of the model, a head beside a tied embedding not counted.

@@ -52,10 +52,6 @@ impl SourceFile {
     }
 
     /// Bytes in the file when it was opened.
-    #[allow(
-        clippy::len_without_is_empty,
-        reason = "a length in bytes, not a container"
-    )]
     pub fn len(&self) -> u64 {
         self.len
     }

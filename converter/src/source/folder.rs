@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The longest JSON or template that is read at once: several times the largest `tokenizer.json`.
 const LONGEST_TEXT: u64 = 1 << 28;
 
-/// A folder, without folders in it.
+/// A folder; names of files may lead into folders in it (`1_Pooling/config.json`).
 pub struct Folder {
     path: PathBuf,
     /// Files in memory; `None`: what the disk has.
