@@ -78,7 +78,7 @@ fn attend_all(ops: &Ops, queries: &Queries, cache: &KvLayer, spans: Range<usize>
         // SAFETY: the table is that of an available ISA.
         unsafe { (ops.attend)(queries, cache, span(index), partial) };
     }
-    merge_all(ops, queries, &partials, out);
+    merge_all(ops, queries, &partials, stride, out);
 }
 
 /// Memory for [`crate::Engine::attention_within`]: each thread's keys and values of one head.
@@ -216,16 +216,12 @@ fn for_each_span(ops: &Ops, pool: &ThreadPool, cache: &KvLayer, tiles: &[Queries
         // SAFETY: the table is that of an available ISA.
         unsafe { (ops.attend)(&tiles[tile], cache, span(index), &mut partial[..len]) };
     });
-    let mut first = 0;
+    let mut rest = &partials[..];
     for queries in tiles {
         let count = spans(queries.shape, queries.start, &queries.rows).len();
-        let len = queries.count() * partial_len(cache.head_dim);
-        let own: Vec<f32> = partials[first * stride..(first + count) * stride]
-            .chunks_exact(stride)
-            .flat_map(|partial| partial[..len].iter().copied())
-            .collect();
-        merge_all(ops, queries, &own, out);
-        first += count;
+        let own;
+        (own, rest) = rest.split_at(count * stride);
+        merge_all(ops, queries, own, stride, out);
     }
 }
 
@@ -243,19 +239,14 @@ fn span(index: usize) -> Span {
     }
 }
 
-/// Merges `[span][query][partial]` into the output of each query.
-fn merge_all(ops: &Ops, queries: &Queries, partials: &[f32], out: &Output) {
+/// Merges `[span][query][partial]`, spans `step` floats apart, into the output of each query.
+fn merge_all(ops: &Ops, queries: &Queries, partials: &[f32], step: usize, out: &Output) {
     let stride = partial_len(queries.shape.head_dim);
-    let mut own = vec![];
     for m in 0..queries.count() {
-        own.clear();
-        for span in partials.chunks_exact(queries.count() * stride) {
-            own.extend_from_slice(&span[m * stride..(m + 1) * stride]);
-        }
         let (row, head) = queries.place(m);
         // SAFETY: each query's output belongs to the task that has the query; the table is that of
         // an available ISA.
-        unsafe { (ops.merge)(&own, out.of(row, head)) };
+        unsafe { (ops.merge)(&partials[m * stride..], step, out.of(row, head)) };
     }
 }
 

@@ -236,96 +236,159 @@ unsafe fn attend_head<L: Lanes, E: Element>(
     );
     let mut weights = vec![[0.0f32; CHUNK]; count];
     for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
+        let positions = CHUNK.min(end - chunk);
+        let padded = positions.next_multiple_of(KEY_BLOCK);
+        let mut scores = Scores {
+            queries,
+            head,
+            chunk,
+            blocks: padded / KEY_BLOCK,
+            out: &mut weights,
+        };
         // SAFETY: the caller has the ISA; chunks end within the padded capacity.
         unsafe {
-            scores::<L, E>(queries, head, chunk, &mut weights);
+            in_tiles::<L>(count, &mut scores);
             for m in 0..count {
                 let visible = queries.visible(m);
-                let from = visible.start.max(span.from).clamp(chunk, chunk + CHUNK) - chunk;
-                let to = visible.end.min(span.to).clamp(chunk, chunk + CHUNK) - chunk;
+                let from = visible.start.max(span.from).clamp(chunk, chunk + padded) - chunk;
+                let to = visible.end.min(span.to).clamp(chunk, chunk + padded) - chunk;
                 let state = &mut partial[m * stride..][..stride];
-                online_softmax::<L>(queries.shape, &mut weights[m], from..to.max(from), state);
+                let weights = &mut weights[m][..padded];
+                online_softmax::<L>(queries.shape, weights, from..to.max(from), state);
                 if let Some((_, scales)) = head.scales {
-                    let scales = &scales[chunk..chunk + CHUNK];
+                    let scales = &scales[chunk..chunk + padded];
                     map_lanes::<L>(
-                        &mut weights[m],
+                        weights,
                         #[inline(always)]
                         |w, i| w.mul(L::load(scales.as_ptr().add(i))),
                     );
                 }
             }
-            weighted_values::<L, E>(head, chunk, &weights, partial);
+            let mut values = WeightedValues {
+                head,
+                chunk,
+                positions,
+                weights: &weights,
+                partial,
+            };
+            in_tiles::<L>(count, &mut values);
         }
     }
 }
 
-/// Dot products of all queries with the keys of a chunk.
+/// Work on some queries at once, on vectors that they share.
+trait Tiled {
+    /// Queries `first..first + M`, `B` vectors at a time.
+    ///
+    /// # Safety
+    /// The ISA of `L`; so many queries.
+    unsafe fn tile<L: Lanes, const M: usize, const B: usize>(&mut self, first: usize);
+}
+
+/// All queries, in tiles whose `M · B` sums, `B` shared vectors and one splat fit the registers, and
+/// are enough to hide the latency of a multiply-add.
 ///
 /// # Safety
-/// The ISA of `L`; `chunk + CHUNK` positions in the head.
+/// The ISA of `L`; `count` queries in `work`.
 #[inline(always)]
-unsafe fn scores<L: Lanes, E: Element>(
-    queries: &Queries,
-    head: &Head<E>,
-    chunk: usize,
-    out: &mut [[f32; CHUNK]],
-) {
-    let count = queries.count();
+unsafe fn in_tiles<L: Lanes>(count: usize, work: &mut impl Tiled) {
+    let mut first = 0;
     // SAFETY: the caller's promises.
     unsafe {
-        let mut m = 0;
-        while m + 6 <= count && L::WIDE {
-            scores_tile::<L, E, 6>(queries, head, chunk, m, out);
-            m += 6;
-        }
-        while m + 3 <= count {
-            scores_tile::<L, E, 3>(queries, head, chunk, m, out);
-            m += 3;
-        }
-        while m < count {
-            scores_tile::<L, E, 1>(queries, head, chunk, m, out);
-            m += 1;
+        while first < count {
+            let rest = count - first;
+            first += match (L::WIDE, rest) {
+                (true, 6..) => {
+                    work.tile::<L, 6, 2>(first);
+                    6
+                }
+                (false, 6..) => {
+                    work.tile::<L, 6, 1>(first);
+                    6
+                }
+                (true, 3..) => {
+                    work.tile::<L, 3, 2>(first);
+                    3
+                }
+                (false, 3..) => {
+                    work.tile::<L, 3, 1>(first);
+                    3
+                }
+                (true, _) => {
+                    work.tile::<L, 1, 4>(first);
+                    1
+                }
+                (false, _) => {
+                    work.tile::<L, 1, 2>(first);
+                    1
+                }
+            };
         }
     }
 }
 
-/// [`scores`] of `M` queries from `first` on: two blocks of 16 keys at a time.
-///
-/// # Safety
-/// As [`scores`].
-#[inline(always)]
-unsafe fn scores_tile<L: Lanes, E: Element, const M: usize>(
-    queries: &Queries,
-    head: &Head<E>,
+/// Dot products of queries with the keys of a chunk's first blocks.
+struct Scores<'a, E> {
+    queries: &'a Queries<'a>,
+    head: &'a Head<'a, E>,
     chunk: usize,
-    first: usize,
-    out: &mut [[f32; CHUNK]],
-) {
-    let query: [*const f32; M] = std::array::from_fn(|m| queries.query(first + m).as_ptr());
-    for pair in 0..CHUNK / KEY_BLOCK / 2 {
-        let position = chunk + pair * 2 * KEY_BLOCK;
-        // SAFETY: the blocks end within the head's keys; a query has `head_dim` floats.
+    blocks: usize,
+    out: &'a mut [[f32; CHUNK]],
+}
+
+impl<E: Element> Tiled for Scores<'_, E> {
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const M: usize, const B: usize>(&mut self, first: usize) {
+        let mut block = 0;
+        // SAFETY: the caller's promises.
         unsafe {
-            let keys = head.keys.as_ptr().add(position * head.head_dim);
-            let next = keys.add(KEY_BLOCK * head.head_dim);
-            let mut sums = [[L::splat(0.0); 2]; M];
+            while block + B <= self.blocks {
+                self.of_blocks::<L, M, B>(first, block);
+                block += B;
+            }
+            while block < self.blocks {
+                self.of_blocks::<L, M, 1>(first, block);
+                block += 1;
+            }
+        }
+    }
+}
+
+impl<E: Element> Scores<'_, E> {
+    /// # Safety
+    /// As [`Tiled::tile`]; the blocks `block..block + B` must be in the head.
+    #[inline(always)]
+    unsafe fn of_blocks<L: Lanes, const M: usize, const B: usize>(
+        &mut self,
+        first: usize,
+        block: usize,
+    ) {
+        let head = self.head;
+        let query: [*const f32; M] =
+            std::array::from_fn(|m| self.queries.query(first + m).as_ptr());
+        let position = self.chunk + block * KEY_BLOCK;
+        let len = KEY_BLOCK * head.head_dim;
+        let keys = head.keys[position * head.head_dim..][..B * len].as_ptr();
+        // SAFETY: `B` blocks of keys; a query has `head_dim` floats.
+        unsafe {
+            let mut sums = [[L::splat(0.0); B]; M];
             for d in 0..head.head_dim {
-                let (a, b) = (
-                    E::load::<L>(keys.add(d * LANES)),
-                    E::load::<L>(next.add(d * LANES)),
-                );
+                let keys: [L; B] =
+                    std::array::from_fn(|b| E::load::<L>(keys.add(b * len + d * LANES)));
                 for (sums, query) in sums.iter_mut().zip(query) {
-                    let q = L::splat(*query.add(d));
-                    *sums = [a.fma(q, sums[0]), b.fma(q, sums[1])];
+                    let query = L::splat(*query.add(d));
+                    for (sum, key) in sums.iter_mut().zip(keys) {
+                        *sum = key.fma(query, *sum);
+                    }
                 }
             }
             for (m, sums) in sums.into_iter().enumerate() {
-                for (block, mut sum) in sums.into_iter().enumerate() {
-                    let at = block * KEY_BLOCK;
+                for (b, mut sum) in sums.into_iter().enumerate() {
                     if let Some((scales, _)) = head.scales {
-                        sum = sum.mul(L::load(scales[position + at..][..LANES].as_ptr()));
+                        let scales = &scales[position + b * KEY_BLOCK..][..LANES];
+                        sum = sum.mul(L::load(scales.as_ptr()));
                     }
-                    let out = &mut out[first + m][pair * 2 * KEY_BLOCK + at..][..LANES];
+                    let out = &mut self.out[first + m][(block + b) * KEY_BLOCK..][..LANES];
                     sum.store(out.as_mut_ptr());
                 }
             }
@@ -337,11 +400,11 @@ unsafe fn scores_tile<L: Lanes, E: Element, const M: usize>(
 /// state up to it. Positions outside `seen` get weight zero.
 ///
 /// # Safety
-/// The ISA of `L`.
+/// The ISA of `L`; whole vectors of weights.
 #[inline(always)]
 unsafe fn online_softmax<L: Lanes>(
     shape: &AttentionShape,
-    weights: &mut [f32; CHUNK],
+    weights: &mut [f32],
     seen: Range<usize>,
     state: &mut [f32],
 ) {
@@ -349,43 +412,32 @@ unsafe fn online_softmax<L: Lanes>(
         weights.fill(0.0);
         return;
     }
-    // SAFETY: the caller has the ISA.
+    let (accumulator, rest) = state.split_at_mut(state.len() - 2);
+    let [before, sum] = rest else {
+        unreachable!("a state ends in two floats")
+    };
+    // SAFETY: the caller has the ISA; every vector is within the weights.
     unsafe {
-        map_lanes::<L>(
-            weights,
-            #[inline(always)]
-            |x, _| x.mul(L::splat(shape.scale)),
-        );
-        if let Some(cap) = shape.softcap {
-            let cap = L::splat(cap);
-            map_lanes::<L>(
-                weights,
-                #[inline(always)]
-                |x, _| math::tanh(x.div(cap)).mul(cap),
-            );
+        let scale = L::splat(shape.scale);
+        let mut largest = L::splat(f32::NEG_INFINITY);
+        for (i, part) in weights.chunks_exact_mut(LANES).enumerate() {
+            let mut score = L::load(part.as_ptr()).mul(scale);
+            if let Some(cap) = shape.softcap {
+                let cap = L::splat(cap);
+                score = math::tanh(score.div(cap)).mul(cap);
+            }
+            score.store(part.as_mut_ptr());
+            hide(part, i * LANES, &seen, f32::NEG_INFINITY);
+            largest = L::load(part.as_ptr()).max(largest);
         }
-        weights[..seen.start].fill(f32::NEG_INFINITY);
-        weights[seen.end..].fill(f32::NEG_INFINITY);
-        let mut largest = L::load(weights.as_ptr());
-        for i in (LANES..CHUNK).step_by(LANES) {
-            largest = largest.max(L::load(weights.as_ptr().add(i)));
-        }
-        let (accumulator, rest) = state.split_at_mut(state.len() - 2);
-        let [before, sum] = rest else {
-            unreachable!("a state ends in two floats")
-        };
         let largest = largest.largest();
         let now = if largest > *before { largest } else { *before };
-        map_lanes::<L>(
-            weights,
-            #[inline(always)]
-            |x, _| math::exp(x.sub(L::splat(now))),
-        );
-        weights[..seen.start].fill(0.0);
-        weights[seen.end..].fill(0.0);
-        let mut total = L::load(weights.as_ptr());
-        for i in (LANES..CHUNK).step_by(LANES) {
-            total = total.add(L::load(weights.as_ptr().add(i)));
+        let shift = L::splat(now);
+        let mut total = L::splat(0.0);
+        for (i, part) in weights.chunks_exact_mut(LANES).enumerate() {
+            math::exp(L::load(part.as_ptr()).sub(shift)).store(part.as_mut_ptr());
+            hide(part, i * LANES, &seen, 0.0);
+            total = total.add(L::load(part.as_ptr()));
         }
         if now > *before {
             let mut factor = [0.0f32; LANES];
@@ -404,90 +456,99 @@ unsafe fn online_softmax<L: Lanes>(
     }
 }
 
-/// Adds the weighted values of a chunk to the accumulators.
-///
-/// # Safety
-/// The ISA of `L`; `chunk + CHUNK` positions in the head.
+/// Replaces what lies outside `seen` in a vector whose first lane is `first`.
 #[inline(always)]
-unsafe fn weighted_values<L: Lanes, E: Element>(
-    head: &Head<E>,
-    chunk: usize,
-    weights: &[[f32; CHUNK]],
-    partial: &mut [f32],
-) {
-    let count = weights.len();
-    // SAFETY: the caller's promises.
-    unsafe {
-        let mut m = 0;
-        while m + 6 <= count && L::WIDE {
-            values_tile::<L, E, 6>(head, chunk, weights, m, partial);
-            m += 6;
-        }
-        while m + 3 <= count {
-            values_tile::<L, E, 3>(head, chunk, weights, m, partial);
-            m += 3;
-        }
-        while m < count {
-            values_tile::<L, E, 1>(head, chunk, weights, m, partial);
-            m += 1;
+fn hide(part: &mut [f32], first: usize, seen: &Range<usize>, by: f32) {
+    if first < seen.start || first + LANES > seen.end {
+        for (lane, x) in part.iter_mut().enumerate() {
+            if !seen.contains(&(first + lane)) {
+                *x = by;
+            }
         }
     }
 }
 
-/// [`weighted_values`] of `M` queries from `first` on: 32 dimensions at a time, or 16.
-///
-/// # Safety
-/// As [`weighted_values`].
-#[inline(always)]
-unsafe fn values_tile<L: Lanes, E: Element, const M: usize>(
-    head: &Head<E>,
+/// Adds the weighted values of a chunk's first positions to the accumulators.
+struct WeightedValues<'a, E> {
+    head: &'a Head<'a, E>,
     chunk: usize,
-    weights: &[[f32; CHUNK]],
-    first: usize,
-    partial: &mut [f32],
-) {
-    let width = head.head_dim.next_multiple_of(LANES);
-    let stride = partial_len(head.head_dim);
-    // SAFETY: rows of `width` elements for each position of the chunk; accumulators of `width`.
-    unsafe {
-        let values = head.values[chunk * width..][..CHUNK * width].as_ptr();
-        let out = partial[first * stride..][..M * stride].as_mut_ptr();
+    positions: usize,
+    weights: &'a [[f32; CHUNK]],
+    partial: &'a mut [f32],
+}
+
+impl<E: Element> Tiled for WeightedValues<'_, E> {
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const M: usize, const B: usize>(&mut self, first: usize) {
+        let width = self.head.head_dim.next_multiple_of(LANES);
         let mut d = 0;
-        while d < width {
-            let pair = d + LANES < width;
-            let second = if pair { d + LANES } else { d };
-            let mut sums = [[L::splat(0.0); 2]; M];
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let out = out.add(m * stride);
-                *sums = [L::load(out.add(d)), L::load(out.add(second))];
+        // SAFETY: the caller's promises.
+        unsafe {
+            while d + B * LANES <= width {
+                self.of_dimensions::<L, M, B>(first, d);
+                d += B * LANES;
             }
-            for j in 0..CHUNK {
-                let row = values.add(j * width);
-                let (a, b) = (E::load::<L>(row.add(d)), E::load::<L>(row.add(second)));
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    let w = L::splat(weights[first + m][j]);
-                    *sums = [a.fma(w, sums[0]), b.fma(w, sums[1])];
+            while d < width {
+                self.of_dimensions::<L, M, 1>(first, d);
+                d += LANES;
+            }
+        }
+    }
+}
+
+impl<E: Element> WeightedValues<'_, E> {
+    /// The `B` vectors of dimensions from `d` on.
+    ///
+    /// # Safety
+    /// As [`Tiled::tile`]; the dimensions must be in the head.
+    #[inline(always)]
+    unsafe fn of_dimensions<L: Lanes, const M: usize, const B: usize>(
+        &mut self,
+        first: usize,
+        d: usize,
+    ) {
+        let width = self.head.head_dim.next_multiple_of(LANES);
+        let stride = partial_len(self.head.head_dim);
+        let values = &self.head.values[self.chunk * width..][..self.positions * width];
+        let values = values[d..].as_ptr();
+        let out = &mut self.partial[first * stride..][..M * stride];
+        let out = out[d..].as_mut_ptr();
+        let weights: &[[f32; CHUNK]; M] = self.weights[first..first + M]
+            .try_into()
+            .expect("as many rows");
+        // SAFETY: rows of `width` elements for each position; accumulators of `width` floats.
+        unsafe {
+            let mut sums: [[L; B]; M] = std::array::from_fn(|m| {
+                std::array::from_fn(|b| L::load(out.add(m * stride + b * LANES)))
+            });
+            for position in 0..self.positions {
+                let values: [L; B] =
+                    std::array::from_fn(|b| E::load::<L>(values.add(position * width + b * LANES)));
+                for (sums, weights) in sums.iter_mut().zip(weights) {
+                    let weight = L::splat(*weights.get_unchecked(position));
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = value.fma(weight, *sum);
+                    }
                 }
             }
             for (m, sums) in sums.into_iter().enumerate() {
-                let out = out.add(m * stride);
-                sums[0].store(out.add(d));
-                if pair {
-                    sums[1].store(out.add(second));
+                for (b, sum) in sums.into_iter().enumerate() {
+                    sum.store(out.add(m * stride + b * LANES));
                 }
             }
-            d = second + LANES;
         }
     }
 }
 
-/// Merges the partial results of one query, in order of their spans, into its output.
+/// Merges the partial results of one query, in order of their spans and `step` floats apart, into its
+/// output.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
-pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], out: &mut [f32]) {
+pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], step: usize, out: &mut [f32]) {
     let stride = partial_len(out.len());
+    let parts = || partials.chunks(step).map(|part| &part[..stride]);
     let largest = |largest: f32, part: &[f32]| {
         if part[stride - 2] > largest {
             part[stride - 2]
@@ -495,12 +556,10 @@ pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], out: &mut [f32]) {
             largest
         }
     };
-    let largest = partials
-        .chunks_exact(stride)
-        .fold(f32::NEG_INFINITY, largest);
+    let largest = parts().fold(f32::NEG_INFINITY, largest);
     out.fill(0.0);
     let mut sum = 0.0;
-    for part in partials.chunks_exact(stride) {
+    for part in parts() {
         if part[stride - 2] == f32::NEG_INFINITY {
             continue;
         }

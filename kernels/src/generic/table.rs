@@ -22,7 +22,7 @@ pub(crate) struct Ops {
     pub kv_store:
         unsafe fn(cache: &mut KvLayer, position: usize, kv_head: usize, key: &[f32], value: &[f32]),
     pub attend: unsafe fn(queries: &Queries, cache: &KvLayer, span: Span, partial: &mut [f32]),
-    pub merge: unsafe fn(partials: &[f32], out: &mut [f32]),
+    pub merge: unsafe fn(partials: &[f32], step: usize, out: &mut [f32]),
 }
 
 /// Quantizes one row.
@@ -49,7 +49,7 @@ macro_rules! ops_table {
             attend = attention::attend(
                 queries: &$crate::generic::attention::Queries, cache: &$crate::kv::KvLayer,
                 span: $crate::generic::attention::Span, partial: &mut [f32]);
-            merge = attention::merge(partials: &[f32], out: &mut [f32]);
+            merge = attention::merge(partials: &[f32], step: usize, out: &mut [f32]);
         );
     };
     (@table $lanes:ty, $features:tt,
