@@ -339,15 +339,19 @@ struct Scores<'a, E> {
 impl<E: Element> Tiled for Scores<'_, E> {
     #[inline(always)]
     unsafe fn tile<L: Lanes, const M: usize, const B: usize>(&mut self, first: usize) {
+        let mut queries = [std::ptr::null(); M];
+        for (m, query) in queries.iter_mut().enumerate() {
+            *query = self.queries.query(first + m).as_ptr();
+        }
         let mut block = 0;
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller's promises; a query has `head_dim` floats.
         unsafe {
             while block + B <= self.blocks {
-                self.of_blocks::<L, M, B>(first, block);
+                self.of_blocks::<L, M, B>(queries, first, block);
                 block += B;
             }
             while block < self.blocks {
-                self.of_blocks::<L, M, 1>(first, block);
+                self.of_blocks::<L, M, 1>(queries, first, block);
                 block += 1;
             }
         }
@@ -356,26 +360,25 @@ impl<E: Element> Tiled for Scores<'_, E> {
 
 impl<E: Element> Scores<'_, E> {
     /// # Safety
-    /// As [`Tiled::tile`]; the blocks `block..block + B` must be in the head.
+    /// As [`Tiled::tile`]; `head_dim` floats in each of the queries.
     #[inline(always)]
     unsafe fn of_blocks<L: Lanes, const M: usize, const B: usize>(
         &mut self,
+        queries: [*const f32; M],
         first: usize,
         block: usize,
     ) {
         let head = self.head;
-        let query: [*const f32; M] =
-            std::array::from_fn(|m| self.queries.query(first + m).as_ptr());
         let position = self.chunk + block * KEY_BLOCK;
         let len = KEY_BLOCK * head.head_dim;
         let keys = head.keys[position * head.head_dim..][..B * len].as_ptr();
-        // SAFETY: `B` blocks of keys; a query has `head_dim` floats.
+        // SAFETY: `B` blocks of keys, and the caller's promises.
         unsafe {
             let mut sums = [[L::splat(0.0); B]; M];
             for d in 0..head.head_dim {
                 let keys: [L; B] =
                     std::array::from_fn(|b| E::load::<L>(keys.add(b * len + d * LANES)));
-                for (sums, query) in sums.iter_mut().zip(query) {
+                for (sums, query) in sums.iter_mut().zip(queries) {
                     let query = L::splat(*query.add(d));
                     for (sum, key) in sums.iter_mut().zip(keys) {
                         *sum = key.fma(query, *sum);
