@@ -551,42 +551,63 @@ impl<E: Element> WeightedValues<'_, E> {
 #[inline(always)]
 pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], step: usize, out: &mut [f32]) {
     let stride = partial_len(out.len());
-    let parts = || partials.chunks(step).map(|part| &part[..stride]);
-    let largest = |largest: f32, part: &[f32]| {
+    // A span of which the query sees nothing has no largest score.
+    let seen = || {
+        let parts = partials.chunks(step).map(|part| &part[..stride]);
+        parts.filter(|part| part[stride - 2] > f32::NEG_INFINITY)
+    };
+    let largest = seen().fold(f32::NEG_INFINITY, |largest, part| {
         if part[stride - 2] > largest {
             part[stride - 2]
         } else {
             largest
         }
+    });
+    let mut parts = seen();
+    let Some(first) = parts.next() else {
+        // No score was a number.
+        out.fill(f32::NAN);
+        return;
     };
-    let largest = parts().fold(f32::NEG_INFINITY, largest);
-    out.fill(0.0);
-    let mut sum = 0.0;
-    for part in parts() {
-        if part[stride - 2] == f32::NEG_INFINITY {
-            continue;
-        }
-        let mut factor = [0.0f32; LANES];
-        // SAFETY: the caller has the ISA; an accumulator has `out.len()` floats, padded to 16.
-        unsafe {
-            math::exp(L::splat(part[stride - 2] - largest)).store(factor.as_mut_ptr());
-            let factor = L::splat(factor[0]);
+    // SAFETY: the caller has the ISA; an accumulator has `out.len()` floats, padded to 16.
+    unsafe {
+        let factor = scaled_by::<L>(first[stride - 2], largest);
+        let mut sum = first[stride - 1] * factor;
+        map_lanes::<L>(
+            out,
+            #[inline(always)]
+            |_, i| L::load(first.as_ptr().add(i)).mul(L::splat(factor)),
+        );
+        for part in parts {
+            let factor = scaled_by::<L>(part[stride - 2], largest);
+            sum += part[stride - 1] * factor;
             map_lanes::<L>(
                 out,
                 #[inline(always)]
-                |x, i| L::load(part.as_ptr().add(i)).fma(factor, x),
+                |x, i| L::load(part.as_ptr().add(i)).fma(L::splat(factor), x),
             );
         }
-        sum += part[stride - 1] * factor[0];
-    }
-    // SAFETY: the caller has the ISA.
-    unsafe {
         map_lanes::<L>(
             out,
             #[inline(always)]
             |x, _| x.div(L::splat(sum)),
-        )
-    };
+        );
+    }
+}
+
+/// `exp(own - largest)`
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn scaled_by<L: Lanes>(own: f32, largest: f32) -> f32 {
+    if own == largest {
+        return 1.0;
+    }
+    let mut factor = [0.0f32; LANES];
+    // SAFETY: the caller has the ISA.
+    unsafe { math::exp(L::splat(own - largest)).store(factor.as_mut_ptr()) };
+    factor[0]
 }
 
 /// Stores the key and the value of one position and head.

@@ -6,6 +6,9 @@ use crate::activations::ACTIVATION_GROUP;
 /// Magnitudes below this quantize to zero: 127 divided by them could overflow.
 const SMALLEST: f32 = 1e-30;
 
+/// Groups whose scales are found together, so that their divisions are vectors.
+const TOGETHER: usize = 16;
+
 /// Quantizes one row: `codes`, `scales` and `sums` are as long as the padded row says.
 ///
 /// # Safety
@@ -17,28 +20,63 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
     scales: &mut [f32],
     sums: &mut [i32],
 ) {
-    assert!(x.len() <= codes.len() && codes.len().is_multiple_of(ACTIVATION_GROUP));
-    let groups = codes
-        .chunks_exact_mut(ACTIVATION_GROUP)
-        .zip(scales)
-        .zip(sums);
-    for (group, ((codes, scale), sum)) in groups.enumerate() {
-        let from = group * ACTIVATION_GROUP;
-        // SAFETY: `half` reads at most what is left of `x`; codes has 32 bytes.
-        unsafe {
-            let (a, b) = (half::<L>(x, from), half::<L>(x, from + LANES));
-            let largest = a.abs().max(b.abs()).largest();
-            let usable = (SMALLEST..=f32::MAX).contains(&largest);
-            let inverse = L::splat(if usable { 127.0 / largest } else { 0.0 });
-            *scale = if usable { largest / 127.0 } else { 0.0 };
-            let (a, b) = (a.mul(inverse).round(), b.mul(inverse).round());
-            *sum = if usable { a.add(b).sum() as i32 } else { 0 };
-            if usable {
+    let groups = scales.len();
+    assert!(codes.len() == groups * ACTIVATION_GROUP && sums.len() == groups);
+    assert!(x.len() <= codes.len());
+    for first in (0..groups).step_by(TOGETHER) {
+        let count = TOGETHER.min(groups - first);
+        let mut largest = [0.0f32; TOGETHER];
+        for (g, largest) in largest[..count].iter_mut().enumerate() {
+            // SAFETY: the caller has the ISA.
+            *largest = unsafe {
+                let [a, b] = group_of::<L>(x, first + g);
+                a.abs().max(b.abs()).largest()
+            };
+        }
+        let mut inverses = [0.0f32; TOGETHER];
+        for (largest, inverse) in largest.iter_mut().zip(&mut inverses) {
+            let usable = (SMALLEST..=f32::MAX).contains(largest);
+            *inverse = if usable { 127.0 / *largest } else { 0.0 };
+            *largest = if usable { *largest / 127.0 } else { 0.0 };
+        }
+        scales[first..first + count].copy_from_slice(&largest[..count]);
+        for (g, &inverse) in inverses[..count].iter().enumerate() {
+            let group = first + g;
+            let codes = &mut codes[group * ACTIVATION_GROUP..][..ACTIVATION_GROUP];
+            if inverse == 0.0 {
+                codes.fill(0);
+                sums[group] = 0;
+                continue;
+            }
+            // SAFETY: the caller has the ISA; 32 codes.
+            unsafe {
+                let inverse = L::splat(inverse);
+                let [a, b] = group_of::<L>(x, group).map(
+                    #[inline(always)]
+                    |x| x.mul(inverse).round(),
+                );
+                sums[group] = a.add(b).sum() as i32;
                 a.store_i8(codes.as_mut_ptr());
                 b.store_i8(codes.as_mut_ptr().add(LANES));
-            } else {
-                codes.fill(0);
             }
+        }
+    }
+}
+
+/// The two vectors of a group, zeros behind the row's end.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn group_of<L: Lanes>(x: &[f32], group: usize) -> [L; 2] {
+    let from = group * ACTIVATION_GROUP;
+    // SAFETY: the caller has the ISA; whole groups are within `x`.
+    unsafe {
+        if from + ACTIVATION_GROUP <= x.len() {
+            let x = x.as_ptr().add(from);
+            [L::load(x), L::load(x.add(LANES))]
+        } else {
+            [half(x, from), half(x, from + LANES)]
         }
     }
 }
