@@ -28,12 +28,12 @@ use crate::pool::ThreadPool;
 use std::ops::Range;
 
 /// Input bytes that should stay in a core's L2 cache while panels of weights pass by.
-const INPUT_BLOCK_BYTES: usize = 256 * 1024;
+const INPUT_BLOCK_BYTES: usize = 384 * 1024;
 
-/// Panels that one task takes when there are several tokens: they stay in L1 while tokens pass by.
-const GEMM_PANELS: usize = 2;
+/// Panels that one task takes at most when there are several tokens, which pass by them.
+const GEMM_PANELS: usize = 4;
 
-/// Tasks per thread in GEMV: enough for the others to take over from a slow core.
+/// Tasks per thread: enough for the others to take over from a slow core.
 const TASKS_PER_THREAD: usize = 8;
 
 /// One product of a matmul, with its output as a raw pointer that tasks share.
@@ -93,10 +93,11 @@ pub(crate) fn matmul(
     }
     let block = (INPUT_BLOCK_BYTES / input.cols).clamp(1, tokens);
     let blocks = tokens.div_ceil(block);
+    let shared = panels.div_ceil(pool.threads() * TASKS_PER_THREAD);
     let step = if tokens == 1 {
-        panels.div_ceil(pool.threads() * TASKS_PER_THREAD)
+        shared
     } else {
-        GEMM_PANELS
+        shared.min(GEMM_PANELS)
     };
     let chunks = panels.div_ceil(step);
     pool.run(blocks * chunks, &|task| {

@@ -13,3 +13,11 @@ fn prefetch(line: *const u8) {
     // SAFETY: a hint, which SSE has.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
+
+/// Asks for a line that will be written.
+#[inline(always)]
+fn prefetch_write(line: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+    // SAFETY: a hint, which CPUs without it ignore.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) };
+}

@@ -15,7 +15,6 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q4::<2, 3, false>,
             q4::<2, 4, false>,
             q4::<2, 5, false>,
-            q4::<2, 6, false>,
         ],
     },
     q4_minimum: Tiles {
@@ -36,6 +35,8 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<1, 4>,
             q8::<1, 5>,
             q8::<1, 6>,
+            q8::<1, 7>,
+            q8::<1, 8>,
         ],
     },
     q3: split::<2, 1>(),
@@ -79,6 +80,8 @@ const fn split<const LOW: usize, const HIGH: usize>() -> Tiles {
             split_tile::<LOW, HIGH, 1, 4>,
             split_tile::<LOW, HIGH, 1, 5>,
             split_tile::<LOW, HIGH, 1, 6>,
+            split_tile::<LOW, HIGH, 1, 7>,
+            split_tile::<LOW, HIGH, 1, 8>,
         ],
     }
 }

@@ -7,7 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use crate::packing::PANEL;
-use crate::x86_64::prefetch;
+use crate::x86_64::{prefetch, prefetch_write};
 use std::arch::x86_64::*;
 
 /// Bytes of one load: 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -99,10 +99,10 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
     stride: usize,
 ) {
     let low = _mm512_set1_epi8(15);
-    let mut acc = [[_mm512_setzero_ps(); N]; P];
     // SAFETY: every address lies in a panel (`groups` groups, `parts` · 4 lines each) or in one of
     // the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
+        let mut acc = start::<P, N>(out, stride);
         for group in 0..block.groups {
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
@@ -191,10 +191,10 @@ unsafe fn q8_panels<const P: usize, const N: usize>(
     stride: usize,
 ) {
     let top_bit = _mm512_set1_epi8(-128);
-    let mut acc = [[_mm512_setzero_ps(); N]; P];
     // SAFETY: every address lies in a panel (`groups` groups, `parts` · 8 lines each) or in one of
     // the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
+        let mut acc = start::<P, N>(out, stride);
         for group in 0..block.groups {
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
@@ -283,10 +283,10 @@ unsafe fn split_panels<const LOW: usize, const HIGH: usize, const P: usize, cons
     stride: usize,
 ) {
     let bits = LOW + HIGH;
-    let mut acc = [[_mm512_setzero_ps(); N]; P];
     // SAFETY: every address lies in a panel (`groups` groups, `parts` · `bits` lines each) or in
     // one of the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
+        let mut acc = start::<P, N>(out, stride);
         for group in 0..block.groups {
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
@@ -389,6 +389,21 @@ unsafe fn accumulate<const P: usize, const N: usize>(
             acc[p][n] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum[p][n]), acc[p][n]);
         }
     }
+}
+
+/// Sums of zero, for a tile of several tokens while the lines that it will write are fetched: they
+/// are seldom in the cache when it is done.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn start<const P: usize, const N: usize>(out: *const f32, stride: usize) -> [[__m512; N]; P] {
+    if N > 1 {
+        for n in 0..N {
+            for p in 0..P {
+                prefetch_write(out.wrapping_add(n * stride + p * PANEL).cast());
+            }
+        }
+    }
+    [[_mm512_setzero_ps(); N]; P]
 }
 
 /// # Safety

@@ -14,7 +14,6 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q4::<2, 3, false>,
             q4::<2, 4, false>,
             q4::<2, 5, false>,
-            q4::<2, 6, false>,
         ],
     },
     q4_minimum: Tiles {
@@ -24,7 +23,6 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q4::<2, 3, true>,
             q4::<2, 4, true>,
             q4::<2, 5, true>,
-            q4::<2, 6, true>,
         ],
     },
     q8: Tiles {
@@ -34,7 +32,6 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<2, 3>,
             q8::<2, 4>,
             q8::<2, 5>,
-            q8::<2, 6>,
         ],
     },
     q3: split::<2, 1>(),

@@ -7,7 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
-use crate::x86_64::prefetch;
+use crate::x86_64::{prefetch, prefetch_write};
 use std::arch::x86_64::*;
 
 /// Bytes of 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -88,7 +88,7 @@ unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>
     // the `N` tokens (at least as many columns), as `Block` promises; the ISA is the caller's.
     unsafe {
         let low = _mm256_set1_epi8(15);
-        let mut acc = [[_mm256_setzero_ps(); N]; H];
+        let mut acc = start::<H, N>(first, out, stride);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
             let mut sum = [[_mm256_setzero_si256(); N]; H];
@@ -175,7 +175,7 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize>(
     // SAFETY: every address lies in a panel (`groups` groups, `parts` · 8 lines each) or in one of
     // the `N` tokens (at least as many columns), as `Block` promises; the ISA is the caller's.
     unsafe {
-        let mut acc = [[_mm256_setzero_ps(); N]; H];
+        let mut acc = start::<H, N>(first, out, stride);
         for part in 0..block.groups * block.parts {
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for line in 0..8 {
@@ -259,7 +259,7 @@ unsafe fn split_halves<
     // caller's.
     unsafe {
         let zero = _mm256_set1_epi8(1 << (bits - 1));
-        let mut acc = [[_mm256_setzero_ps(); N]; H];
+        let mut acc = start::<H, N>(first, out, stride);
         for part in 0..block.groups * block.parts {
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for quad in 0..8 {
@@ -362,6 +362,28 @@ unsafe fn accumulate(
         };
         _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums), acc)
     }
+}
+
+/// Sums of zero, for a tile of several tokens while the lines that it will write are fetched: they
+/// are seldom in the cache when it is done.
+///
+/// # Safety
+/// Needs AVX.
+#[inline(always)]
+unsafe fn start<const H: usize, const N: usize>(
+    first: usize,
+    out: *const f32,
+    stride: usize,
+) -> [[__m256; N]; H] {
+    if N > 1 {
+        for n in 0..N {
+            for h in (0..H).step_by(2) {
+                prefetch_write(out.wrapping_add(n * stride + output(first + h)).cast());
+            }
+        }
+    }
+    // SAFETY: the caller has AVX.
+    unsafe { [[_mm256_setzero_ps(); N]; H] }
 }
 
 /// # Safety
