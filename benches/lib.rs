@@ -1,6 +1,8 @@
 //! Shared pieces of the benches.
 
+use kinglet_kernels::activations::QuantizedRows;
 use kinglet_kernels::packing::{Codes, Kind, Layout, PackedMatrix, pack_floats};
+use kinglet_kernels::{Engine, MatmulInput, MatmulJob};
 
 /// A packed matrix in memory of its own, at the alignment that kernels need.
 pub struct Matrix {
@@ -43,5 +45,61 @@ pub fn random_matrix(kind: Kind, rows: usize, cols: usize) -> Matrix {
         layout,
         bytes,
         start,
+    }
+}
+
+/// A matrix with an input, ready to be multiplied again and again.
+pub struct Product {
+    weights: Matrix,
+    x: Vec<f32>,
+    quantized: QuantizedRows,
+    out: Vec<f32>,
+}
+
+impl Product {
+    /// A matrix of `rows` x `cols` and `tokens` rows of input.
+    pub fn new(
+        engine: &Engine,
+        kind: Kind,
+        (rows, cols): (usize, usize),
+        tokens: usize,
+    ) -> Product {
+        let weights = random_matrix(kind, rows, cols);
+        let x: Vec<f32> = (0..tokens * cols).map(|i| (i as f32).sin()).collect();
+        let mut quantized = QuantizedRows::default();
+        engine.quantize(&x, cols, &mut quantized);
+        let out = vec![0.0; tokens * rows];
+        Product {
+            weights,
+            x,
+            quantized,
+            out,
+        }
+    }
+
+    /// Bytes of the weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.layout().bytes()
+    }
+
+    /// Multiply-accumulates of one run.
+    pub fn macs(&self) -> usize {
+        self.x.len() * self.weights.layout().rows()
+    }
+
+    /// Multiplies once.
+    pub fn run(&mut self, engine: &Engine) {
+        let input = MatmulInput {
+            rows: &self.x,
+            cols: self.weights.layout().cols(),
+            quantized: Some(&self.quantized),
+        };
+        let mut job = [MatmulJob {
+            weights: self.weights.matrix(),
+            bias: None,
+            out: &mut self.out,
+        }];
+        engine.matmul(input, &mut job);
+        std::hint::black_box(self.out[0]);
     }
 }

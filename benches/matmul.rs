@@ -1,16 +1,15 @@
 //! Matmul of one token (a GEMV, bound by memory) and of 512 (a GEMM, bound by arithmetic).
 //!
 //! `cargo bench -p kinglet-benches --bench matmul` (set `KINGLET_ISA` to choose the kernels).
-//! Throughput is in multiply-accumulates ("elements") for many tokens and in weight bytes for one.
+//! Throughput is in multiply-accumulates ("elements") for many tokens and in weight bytes for one;
+//! the `roofline` bench says how much of the machine's limits that is.
 
 use criterion::{Criterion, Throughput, criterion_main};
-use kinglet_benches::random_matrix;
-use kinglet_kernels::activations::QuantizedRows;
+use kinglet_benches::Product;
+use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
-use kinglet_kernels::packing::{Group, Kind, PackedMatrix};
+use kinglet_kernels::packing::{Group, Kind};
 use kinglet_kernels::pool::ThreadPool;
-use kinglet_kernels::{Engine, MatmulInput, MatmulJob};
-use std::hint::black_box;
 
 const KINDS: [Kind; 3] = [
     Kind::Q4 {
@@ -40,36 +39,14 @@ fn matmul(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("{isa}/{tokens} tokens"));
         group.sample_size(10);
         for kind in KINDS {
-            for (rows, cols) in SHAPES {
-                let weights = random_matrix(kind, rows, cols);
-                let x: Vec<f32> = (0..tokens * cols).map(|i| (i as f32).sin()).collect();
-                let mut quantized = QuantizedRows::default();
-                engine.quantize(&x, cols, &mut quantized);
-                let mut out = vec![0.0; tokens * rows];
+            for shape @ (rows, cols) in SHAPES {
+                let mut product = Product::new(&engine, kind, shape, tokens);
                 group.throughput(match tokens {
-                    1 => Throughput::Bytes(weights.layout().bytes() as u64),
-                    _ => Throughput::Elements((tokens * rows * cols) as u64),
+                    1 => Throughput::Bytes(product.weight_bytes() as u64),
+                    _ => Throughput::Elements(product.macs() as u64),
                 });
                 group.bench_function(format!("{kind} {rows}x{cols}"), |bencher| {
-                    bencher.iter(|| {
-                        let weights: PackedMatrix = weights.matrix();
-                        let quantized = Some(&quantized);
-                        let input = MatmulInput {
-                            rows: &x,
-                            cols,
-                            quantized,
-                        };
-                        let out = &mut out[..];
-                        engine.matmul(
-                            input,
-                            &mut [MatmulJob {
-                                weights,
-                                bias: None,
-                                out,
-                            }],
-                        );
-                        black_box(out[0]);
-                    });
+                    bencher.iter(|| product.run(&engine));
                 });
             }
         }
