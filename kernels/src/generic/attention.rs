@@ -17,6 +17,9 @@ pub(crate) const SPAN: usize = 512;
 /// enough for their scores and accumulators to stay in L1.
 pub(crate) const QUERIES: usize = 24;
 
+/// So few queries read the cache faster than it comes: the next chunk is asked for early.
+const FEW: usize = 3;
+
 /// Some rows of queries and the head of keys and values that they look at.
 pub(crate) struct Queries<'a> {
     pub shape: &'a AttentionShape,
@@ -376,6 +379,12 @@ impl<E: Element> Scores<'_, E> {
         unsafe {
             let mut sums = [[L::splat(0.0); B]; M];
             for d in 0..head.head_dim {
+                if M <= FEW {
+                    for b in 0..B {
+                        let ahead = keys.wrapping_add((b + CHUNK / KEY_BLOCK) * len + d * LANES);
+                        L::prefetch(ahead.cast());
+                    }
+                }
                 let keys: [L; B] =
                     std::array::from_fn(|b| E::load::<L>(keys.add(b * len + d * LANES)));
                 for (sums, query) in sums.iter_mut().zip(queries) {
@@ -525,6 +534,10 @@ impl<E: Element> WeightedValues<'_, E> {
                 std::array::from_fn(|b| L::load(out.add(m * stride + b * LANES)))
             });
             for position in 0..self.positions {
+                if M <= FEW {
+                    let ahead = values.wrapping_add((position + CHUNK) * width);
+                    L::prefetch(ahead.cast());
+                }
                 let values: [L; B] =
                     std::array::from_fn(|b| E::load::<L>(values.add(position * width + b * LANES)));
                 for (sums, weights) in sums.iter_mut().zip(weights) {

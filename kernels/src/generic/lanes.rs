@@ -13,6 +13,9 @@ pub(crate) trait Lanes: Copy {
     /// Whether the 16 lanes are one register, and so many values fit the registers.
     const WIDE: bool = false;
 
+    /// Asks for a line that will be read: any address will do.
+    fn prefetch(_line: *const u8) {}
+
     /// All lanes the same.
     unsafe fn splat(x: f32) -> Self;
     /// Reads 16 floats.

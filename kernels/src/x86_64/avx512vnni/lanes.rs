@@ -1,6 +1,7 @@
 //! Sixteen floats in one 512-bit vector.
 
 use crate::generic::lanes::Lanes;
+use crate::x86_64::prefetch;
 use std::arch::x86_64::*;
 
 /// One vector.
@@ -11,6 +12,11 @@ pub(crate) struct Zmm(__m512);
 // that is good for 16 elements.
 impl Lanes for Zmm {
     const WIDE: bool = true;
+
+    #[inline(always)]
+    fn prefetch(line: *const u8) {
+        prefetch(line);
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -1,6 +1,7 @@
 //! Sixteen floats in two 256-bit vectors.
 
 use crate::generic::lanes::Lanes;
+use crate::x86_64::prefetch;
 use std::arch::x86_64::*;
 
 /// Lanes 0 to 7 and 8 to 15.
@@ -51,6 +52,11 @@ unsafe fn exp2_integer(x: __m256) -> __m256 {
 // SAFETY of every block below: the trait demands AVX2, FMA and F16C of the caller, and memory that
 // is good for 16 elements.
 impl Lanes for Ymm {
+    #[inline(always)]
+    fn prefetch(line: *const u8) {
+        prefetch(line);
+    }
+
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: as above.
