@@ -30,7 +30,10 @@ use std::ops::Range;
 /// Input bytes that should stay in a core's L2 cache while panels of weights pass by.
 const INPUT_BLOCK_BYTES: usize = 384 * 1024;
 
-/// Panels that one task takes at most when there are several tokens, which pass by them.
+/// So few tokens are done with weights faster than these come: they are asked for early.
+pub(crate) const FEW_TOKENS: usize = 2;
+
+/// Panels that one task takes at most when more tokens pass by them.
 const GEMM_PANELS: usize = 4;
 
 /// Tasks per thread: enough for the others to take over from a slow core.
@@ -94,7 +97,7 @@ pub(crate) fn matmul(
     let block = (INPUT_BLOCK_BYTES / input.cols).clamp(1, tokens);
     let blocks = tokens.div_ceil(block);
     let shared = panels.div_ceil(pool.threads() * TASKS_PER_THREAD);
-    let step = if tokens == 1 {
+    let step = if tokens <= FEW_TOKENS {
         shared
     } else {
         shared.min(GEMM_PANELS)

@@ -5,7 +5,7 @@
 //! point times the sum of the activations, which undoes the offset.
 
 use crate::activations::ACTIVATION_GROUP;
-use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
+use crate::matmul::{Block, FEW_TOKENS, MatmulKernels, Micro, Tiles};
 use crate::packing::PANEL;
 use crate::x86_64::{prefetch, prefetch_write};
 use std::arch::x86_64::*;
@@ -124,7 +124,7 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + (part * 4 + line) * LINE;
                         let line = block.panel(first + p).add(at);
-                        if N == 1 {
+                        if N <= FEW_TOKENS {
                             prefetch(line.wrapping_add(P * block.panel_bytes));
                         }
                         *codes = _mm512_loadu_si512(line.cast());
@@ -213,7 +213,7 @@ unsafe fn q8_panels<const P: usize, const N: usize>(
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + (part * 8 + line) * LINE;
                         let line = block.panel(first + p).add(at);
-                        if N == 1 {
+                        if N <= FEW_TOKENS {
                             prefetch(line.wrapping_add(P * block.panel_bytes));
                         }
                         let signed = _mm512_loadu_si512(line.cast());
@@ -306,7 +306,7 @@ unsafe fn split_panels<const LOW: usize, const HIGH: usize, const P: usize, cons
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + part * bits * LINE;
                         let lines = block.panel(first + p).add(at);
-                        if N == 1 && quad < bits {
+                        if N <= FEW_TOKENS && quad < bits {
                             prefetch(lines.wrapping_add(quad * LINE + P * block.panel_bytes));
                         }
                         let low = plane::<LOW>(lines, quad);
@@ -396,7 +396,7 @@ unsafe fn accumulate<const P: usize, const N: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn start<const P: usize, const N: usize>(out: *const f32, stride: usize) -> [[__m512; N]; P] {
-    if N > 1 {
+    if N > FEW_TOKENS {
         for n in 0..N {
             for p in 0..P {
                 prefetch_write(out.wrapping_add(n * stride + p * PANEL).cast());

@@ -5,7 +5,7 @@
 //! a single token takes several halves, to have enough independent sums in flight.
 
 use crate::activations::ACTIVATION_GROUP;
-use crate::matmul::Block;
+use crate::matmul::{Block, FEW_TOKENS};
 use crate::packing::PANEL;
 use crate::x86_64::{prefetch, prefetch_write};
 use std::arch::x86_64::*;
@@ -98,7 +98,7 @@ unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 4 + line) * LINE + at;
-                    if N == 1 && h % 2 == 0 {
+                    if N <= FEW_TOKENS && h % 2 == 0 {
                         prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
                     }
                     *codes = _mm256_loadu_si256(panel.add(at).cast());
@@ -183,7 +183,7 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize>(
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 8 + line) * LINE + at;
-                    if N == 1 && h % 2 == 0 {
+                    if N <= FEW_TOKENS && h % 2 == 0 {
                         prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
                     }
                     *codes = D::q8_codes(_mm256_loadu_si256(panel.add(at).cast()));
@@ -267,7 +267,7 @@ unsafe fn split_halves<
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let lines = panel.add(block.codes + part * bits * LINE + at);
-                    if N == 1 && h % 2 == 0 && quad < bits {
+                    if N <= FEW_TOKENS && h % 2 == 0 && quad < bits {
                         let ahead = quad * LINE + H.div_ceil(2) * block.panel_bytes;
                         prefetch(lines.wrapping_add(ahead));
                     }
@@ -375,7 +375,7 @@ unsafe fn start<const H: usize, const N: usize>(
     out: *const f32,
     stride: usize,
 ) -> [[__m256; N]; H] {
-    if N > 1 {
+    if N > FEW_TOKENS {
         for n in 0..N {
             for h in (0..H).step_by(2) {
                 prefetch_write(out.wrapping_add(n * stride + output(first + h)).cast());
