@@ -16,6 +16,9 @@ pub(crate) type Micro = unsafe fn(block: &Block, out: *mut f32, stride: usize);
 /// Consecutive panels and a few tokens. Every pointer is good for the counts beside it: the slices
 /// are cut, with checks, where a block is made.
 pub(crate) struct Block {
+    /// Whether the panels are read for the first time, so that the next ones are to be asked for
+    /// early.
+    pub streams: bool,
     /// First byte of the first panel.
     pub panels: *const u8,
     /// Number of panels.
@@ -54,6 +57,7 @@ impl Block {
     ) -> Block {
         let layout: &Layout = weights.layout();
         let mut block = Block {
+            streams: false,
             panels: weights.panels(panels.clone()).as_ptr(),
             count: panels.len(),
             panel_bytes: layout.panel_bytes(),

@@ -30,8 +30,8 @@ use std::ops::Range;
 /// Input bytes that should stay in a core's L2 cache while panels of weights pass by.
 const INPUT_BLOCK_BYTES: usize = 384 * 1024;
 
-/// So few tokens are done with weights faster than these come: they are asked for early.
-pub(crate) const FEW_TOKENS: usize = 2;
+/// So few tokens are bound by reading weights: a task takes as many panels as for one token.
+const FEW_TOKENS: usize = 2;
 
 /// Panels that one task takes at most when more tokens pass by them.
 const GEMM_PANELS: usize = 4;
@@ -154,7 +154,10 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
         let kernel = product.tiles.by_tokens[to - from - 1];
         let full = panels.start..panels.end.min(whole);
         if !full.is_empty() {
-            let block = Block::new(&product.weights, full.clone(), input, from..to);
+            let block = Block {
+                streams: tile == 0,
+                ..Block::new(&product.weights, full.clone(), input, from..to)
+            };
             // SAFETY: `out` has `outputs` floats for each token; panels below `whole` end within
             // them, and no other task has these panels for these tokens. The kernel's ISA is
             // available, as `Engine::new` checks.

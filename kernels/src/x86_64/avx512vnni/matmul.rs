@@ -5,7 +5,7 @@
 //! point times the sum of the activations, which undoes the offset.
 
 use crate::activations::ACTIVATION_GROUP;
-use crate::matmul::{Block, FEW_TOKENS, MatmulKernels, Micro, Tiles};
+use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use crate::packing::PANEL;
 use crate::x86_64::{prefetch, prefetch_write};
 use std::arch::x86_64::*;
@@ -73,15 +73,34 @@ unsafe fn q4<const P: usize, const N: usize, const MINIMUM: bool>(
     out: *mut f32,
     stride: usize,
 ) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        if block.streams {
+            q4_as::<P, N, MINIMUM, true>(block, out, stride);
+        } else {
+            q4_as::<P, N, MINIMUM, false>(block, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn q4_as<const P: usize, const N: usize, const MINIMUM: bool, const STREAMS: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
     // SAFETY: the caller's promises hold for each run of panels within the block.
     unsafe {
         let mut p = 0;
         while p + P <= block.count {
-            q4_panels::<P, N, MINIMUM>(block, p, out.add(p * PANEL), stride);
+            q4_panels::<P, N, MINIMUM, STREAMS>(block, p, out.add(p * PANEL), stride);
             p += P;
         }
         while p < block.count {
-            q4_panels::<1, N, MINIMUM>(block, p, out.add(p * PANEL), stride);
+            q4_panels::<1, N, MINIMUM, STREAMS>(block, p, out.add(p * PANEL), stride);
             p += 1;
         }
     }
@@ -92,7 +111,7 @@ unsafe fn q4<const P: usize, const N: usize, const MINIMUM: bool>(
 /// # Safety
 /// As [`Micro`], with `N` tokens, and `first + P` panels in the block.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
+unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool, const STREAMS: bool>(
     block: &Block,
     first: usize,
     out: *mut f32,
@@ -124,7 +143,7 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + (part * 4 + line) * LINE;
                         let line = block.panel(first + p).add(at);
-                        if N <= FEW_TOKENS {
+                        if STREAMS {
                             prefetch(line.wrapping_add(P * block.panel_bytes));
                         }
                         *codes = _mm512_loadu_si512(line.cast());
@@ -165,15 +184,34 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool>(
 /// As [`Micro`], with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn q8<const P: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        if block.streams {
+            q8_as::<P, N, true>(block, out, stride);
+        } else {
+            q8_as::<P, N, false>(block, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn q8_as<const P: usize, const N: usize, const STREAMS: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
     // SAFETY: the caller's promises hold for each run of panels within the block.
     unsafe {
         let mut p = 0;
         while p + P <= block.count {
-            q8_panels::<P, N>(block, p, out.add(p * PANEL), stride);
+            q8_panels::<P, N, STREAMS>(block, p, out.add(p * PANEL), stride);
             p += P;
         }
         while p < block.count {
-            q8_panels::<1, N>(block, p, out.add(p * PANEL), stride);
+            q8_panels::<1, N, STREAMS>(block, p, out.add(p * PANEL), stride);
             p += 1;
         }
     }
@@ -184,7 +222,7 @@ unsafe fn q8<const P: usize, const N: usize>(block: &Block, out: *mut f32, strid
 /// # Safety
 /// As [`Micro`], with `N` tokens, and `first + P` panels in the block.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn q8_panels<const P: usize, const N: usize>(
+unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
     block: &Block,
     first: usize,
     out: *mut f32,
@@ -213,7 +251,7 @@ unsafe fn q8_panels<const P: usize, const N: usize>(
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + (part * 8 + line) * LINE;
                         let line = block.panel(first + p).add(at);
-                        if N <= FEW_TOKENS {
+                        if STREAMS {
                             prefetch(line.wrapping_add(P * block.panel_bytes));
                         }
                         let signed = _mm512_loadu_si512(line.cast());
@@ -257,15 +295,40 @@ unsafe fn split_tile<const LOW: usize, const HIGH: usize, const P: usize, const 
     out: *mut f32,
     stride: usize,
 ) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        if block.streams {
+            split_tile_as::<LOW, HIGH, P, N, true>(block, out, stride);
+        } else {
+            split_tile_as::<LOW, HIGH, P, N, false>(block, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn split_tile_as<
+    const LOW: usize,
+    const HIGH: usize,
+    const P: usize,
+    const N: usize,
+    const STREAMS: bool,
+>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
     // SAFETY: the caller's promises hold for each run of panels within the block.
     unsafe {
         let mut p = 0;
         while p + P <= block.count {
-            split_panels::<LOW, HIGH, P, N>(block, p, out.add(p * PANEL), stride);
+            split_panels::<LOW, HIGH, P, N, STREAMS>(block, p, out.add(p * PANEL), stride);
             p += P;
         }
         while p < block.count {
-            split_panels::<LOW, HIGH, 1, N>(block, p, out.add(p * PANEL), stride);
+            split_panels::<LOW, HIGH, 1, N, STREAMS>(block, p, out.add(p * PANEL), stride);
             p += 1;
         }
     }
@@ -276,7 +339,13 @@ unsafe fn split_tile<const LOW: usize, const HIGH: usize, const P: usize, const 
 /// # Safety
 /// As [`Micro`], with `N` tokens, and `first + P` panels in the block.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn split_panels<const LOW: usize, const HIGH: usize, const P: usize, const N: usize>(
+unsafe fn split_panels<
+    const LOW: usize,
+    const HIGH: usize,
+    const P: usize,
+    const N: usize,
+    const STREAMS: bool,
+>(
     block: &Block,
     first: usize,
     out: *mut f32,
@@ -306,7 +375,7 @@ unsafe fn split_panels<const LOW: usize, const HIGH: usize, const P: usize, cons
                     for (p, codes) in codes.iter_mut().enumerate() {
                         let at = block.codes + part * bits * LINE;
                         let lines = block.panel(first + p).add(at);
-                        if N <= FEW_TOKENS && quad < bits {
+                        if STREAMS && quad < bits {
                             prefetch(lines.wrapping_add(quad * LINE + P * block.panel_bytes));
                         }
                         let low = plane::<LOW>(lines, quad);
@@ -396,7 +465,7 @@ unsafe fn accumulate<const P: usize, const N: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn start<const P: usize, const N: usize>(out: *const f32, stride: usize) -> [[__m512; N]; P] {
-    if N > FEW_TOKENS {
+    if N > 1 {
         for n in 0..N {
             for p in 0..P {
                 prefetch_write(out.wrapping_add(n * stride + p * PANEL).cast());

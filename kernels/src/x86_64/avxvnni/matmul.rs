@@ -54,7 +54,26 @@ unsafe fn q4<const H: usize, const N: usize, const MINIMUM: bool>(
     stride: usize,
 ) {
     // SAFETY: the caller's promises; the features are enabled here.
-    unsafe { ymm::q4::<DpBusd, H, N, MINIMUM>(block, out, stride) }
+    unsafe {
+        if block.streams {
+            q4_as::<H, N, MINIMUM, true>(block, out, stride);
+        } else {
+            q4_as::<H, N, MINIMUM, false>(block, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn q4_as<const H: usize, const N: usize, const MINIMUM: bool, const STREAMS: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::q4::<DpBusd, H, N, MINIMUM, STREAMS>(block, out, stride) }
 }
 
 /// # Safety
@@ -62,7 +81,26 @@ unsafe fn q4<const H: usize, const N: usize, const MINIMUM: bool>(
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 unsafe fn q8<const H: usize, const N: usize>(block: &Block, out: *mut f32, stride: usize) {
     // SAFETY: the caller's promises; the features are enabled here.
-    unsafe { ymm::q8::<DpBusd, H, N>(block, out, stride) }
+    unsafe {
+        if block.streams {
+            q8_as::<H, N, true>(block, out, stride);
+        } else {
+            q8_as::<H, N, false>(block, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn q8_as<const H: usize, const N: usize, const STREAMS: bool>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::q8::<DpBusd, H, N, STREAMS>(block, out, stride) }
 }
 
 /// Kernels for codes of `LOW + HIGH` bits in two planes.
@@ -88,7 +126,32 @@ unsafe fn split_tile<const LOW: usize, const HIGH: usize, const H: usize, const 
     stride: usize,
 ) {
     // SAFETY: the caller's promises; the features are enabled here.
-    unsafe { ymm::split::<DpBusd, LOW, HIGH, H, N>(block, out, stride) }
+    unsafe {
+        if block.streams {
+            split_tile_as::<LOW, HIGH, H, N, true>(block, out, stride);
+        } else {
+            split_tile_as::<LOW, HIGH, H, N, false>(block, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Micro`], with `N` tokens.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn split_tile_as<
+    const LOW: usize,
+    const HIGH: usize,
+    const H: usize,
+    const N: usize,
+    const STREAMS: bool,
+>(
+    block: &Block,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises; the features are enabled here.
+    unsafe { ymm::split::<DpBusd, LOW, HIGH, H, N, STREAMS>(block, out, stride) }
 }
 
 /// # Safety

@@ -5,7 +5,7 @@
 //! a single token takes several halves, to have enough independent sums in flight.
 
 use crate::activations::ACTIVATION_GROUP;
-use crate::matmul::{Block, FEW_TOKENS};
+use crate::matmul::Block;
 use crate::packing::PANEL;
 use crate::x86_64::{prefetch, prefetch_write};
 use std::arch::x86_64::*;
@@ -56,7 +56,13 @@ fn output(unit: usize) -> usize {
 /// As [`crate::matmul::Micro`], with `N` tokens, and the ISA of `D`. `2 · count` must be a multiple
 /// of `H` or `H` at most 2 (the rest is done panel by panel).
 #[inline(always)]
-pub(in crate::x86_64) unsafe fn q4<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>(
+pub(in crate::x86_64) unsafe fn q4<
+    D: Dot,
+    const H: usize,
+    const N: usize,
+    const MINIMUM: bool,
+    const STREAMS: bool,
+>(
     block: &Block,
     out: *mut f32,
     stride: usize,
@@ -65,11 +71,11 @@ pub(in crate::x86_64) unsafe fn q4<D: Dot, const H: usize, const N: usize, const
     unsafe {
         let mut unit = 0;
         while unit + H <= 2 * block.count {
-            q4_halves::<D, H, N, MINIMUM>(block, unit, out, stride);
+            q4_halves::<D, H, N, MINIMUM, STREAMS>(block, unit, out, stride);
             unit += H;
         }
         while unit < 2 * block.count {
-            q4_halves::<D, 1, N, MINIMUM>(block, unit, out, stride);
+            q4_halves::<D, 1, N, MINIMUM, STREAMS>(block, unit, out, stride);
             unit += 1;
         }
     }
@@ -78,7 +84,13 @@ pub(in crate::x86_64) unsafe fn q4<D: Dot, const H: usize, const N: usize, const
 /// # Safety
 /// As [`q4`], and `first + H` halves in the block.
 #[inline(always)]
-unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>(
+unsafe fn q4_halves<
+    D: Dot,
+    const H: usize,
+    const N: usize,
+    const MINIMUM: bool,
+    const STREAMS: bool,
+>(
     block: &Block,
     first: usize,
     out: *mut f32,
@@ -98,7 +110,7 @@ unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 4 + line) * LINE + at;
-                    if N <= FEW_TOKENS && h % 2 == 0 {
+                    if STREAMS && h % 2 == 0 {
                         prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
                     }
                     *codes = _mm256_loadu_si256(panel.add(at).cast());
@@ -144,7 +156,7 @@ unsafe fn q4_halves<D: Dot, const H: usize, const N: usize, const MINIMUM: bool>
 /// # Safety
 /// As [`q4`].
 #[inline(always)]
-pub(in crate::x86_64) unsafe fn q8<D: Dot, const H: usize, const N: usize>(
+pub(in crate::x86_64) unsafe fn q8<D: Dot, const H: usize, const N: usize, const STREAMS: bool>(
     block: &Block,
     out: *mut f32,
     stride: usize,
@@ -153,11 +165,11 @@ pub(in crate::x86_64) unsafe fn q8<D: Dot, const H: usize, const N: usize>(
     unsafe {
         let mut unit = 0;
         while unit + H <= 2 * block.count {
-            q8_halves::<D, H, N>(block, unit, out, stride);
+            q8_halves::<D, H, N, STREAMS>(block, unit, out, stride);
             unit += H;
         }
         while unit < 2 * block.count {
-            q8_halves::<D, 1, N>(block, unit, out, stride);
+            q8_halves::<D, 1, N, STREAMS>(block, unit, out, stride);
             unit += 1;
         }
     }
@@ -166,7 +178,7 @@ pub(in crate::x86_64) unsafe fn q8<D: Dot, const H: usize, const N: usize>(
 /// # Safety
 /// As [`q4`], and `first + H` halves in the block.
 #[inline(always)]
-unsafe fn q8_halves<D: Dot, const H: usize, const N: usize>(
+unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>(
     block: &Block,
     first: usize,
     out: *mut f32,
@@ -183,7 +195,7 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize>(
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 8 + line) * LINE + at;
-                    if N <= FEW_TOKENS && h % 2 == 0 {
+                    if STREAMS && h % 2 == 0 {
                         prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
                     }
                     *codes = D::q8_codes(_mm256_loadu_si256(panel.add(at).cast()));
@@ -219,6 +231,7 @@ pub(in crate::x86_64) unsafe fn split<
     const HIGH: usize,
     const H: usize,
     const N: usize,
+    const STREAMS: bool,
 >(
     block: &Block,
     out: *mut f32,
@@ -228,11 +241,11 @@ pub(in crate::x86_64) unsafe fn split<
     unsafe {
         let mut unit = 0;
         while unit + H <= 2 * block.count {
-            split_halves::<D, LOW, HIGH, H, N>(block, unit, out, stride);
+            split_halves::<D, LOW, HIGH, H, N, STREAMS>(block, unit, out, stride);
             unit += H;
         }
         while unit < 2 * block.count {
-            split_halves::<D, LOW, HIGH, 1, N>(block, unit, out, stride);
+            split_halves::<D, LOW, HIGH, 1, N, STREAMS>(block, unit, out, stride);
             unit += 1;
         }
     }
@@ -247,6 +260,7 @@ unsafe fn split_halves<
     const HIGH: usize,
     const H: usize,
     const N: usize,
+    const STREAMS: bool,
 >(
     block: &Block,
     first: usize,
@@ -267,7 +281,7 @@ unsafe fn split_halves<
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let lines = panel.add(block.codes + part * bits * LINE + at);
-                    if N <= FEW_TOKENS && h % 2 == 0 && quad < bits {
+                    if STREAMS && h % 2 == 0 && quad < bits {
                         let ahead = quad * LINE + H.div_ceil(2) * block.panel_bytes;
                         prefetch(lines.wrapping_add(ahead));
                     }
@@ -375,7 +389,7 @@ unsafe fn start<const H: usize, const N: usize>(
     out: *const f32,
     stride: usize,
 ) -> [[__m256; N]; H] {
-    if N > FEW_TOKENS {
+    if N > 1 {
         for n in 0..N {
             for h in (0..H).step_by(2) {
                 prefetch_write(out.wrapping_add(n * stride + output(first + h)).cast());
