@@ -24,7 +24,13 @@ struct Expected {
     embedding: Vec<f32>,
 }
 
-const FIXTURES: [&str; 4] = ["bert", "bert-classifier", "distilbert", "roberta"];
+const FIXTURES: [&str; 5] = [
+    "bert",
+    "bert-classifier",
+    "distilbert",
+    "roberta",
+    "xlm-roberta",
+];
 
 /// What `transformers` says of a pair of texts.
 #[derive(Deserialize)]
