@@ -16,8 +16,9 @@ convert=target/release/kinglet-convert
 background=$($convert pull lee-background)
 similarity=$($convert pull lee-similarity)
 mkdir -p "$out"
-sed 's/^ *//; s/ *$//; /^$/d' "$background" | head -n 150 > "$out/calibration.txt"
-sed 's/^ *//; s/ *$//; /^$/d' "$background" | tail -n 150 > "$out/news.txt"
+documents=$(sed 's/^ *//; s/ *$//; /^$/d' "$background")
+head -n 150 <<< "$documents" > "$out/calibration.txt"
+tail -n 150 <<< "$documents" > "$out/news.txt"
 
 # report NAME INPUT ENGINE VARIANTS [FLAG...]: a variant is a name with the flags of its conversion.
 report() {
@@ -39,7 +40,8 @@ report() {
     $convert compare "${files[@]}" --text "$out/news.txt" --out "$folder" $threads "${rows[@]}" "${@:5}"
 }
 
-report all-minilm-l6-v2 "$($convert pull all-minilm-l6-v2)" onnx "\
+minilm=$($convert pull all-minilm-l6-v2)
+report all-minilm-l6-v2 "$minilm" onnx "\
 f16 --quant f16
 q8 --quant q8
 q4 --quant q4
@@ -47,8 +49,9 @@ q4-rounded --quant q4 --method rtn" --similarity "$similarity/lee.cor" "$similar
 
 # What a package carries of SmolLM2 lies on a 4-bit grid, on which every q4 looks lossless: a reference of full
 # precision is made of it, and kinglet's files get the sizes of llama.cpp's.
+smollm2=$(python3 benches/peers/rows.py reference)
 tuned="--calibration $out/calibration.txt"
-report smollm2-135m "$(python3 benches/peers/rows.py reference)/hf" llama.cpp "\
+report smollm2-135m "$smollm2/hf" llama.cpp "\
 f16 --quant f16
 q8 --quant q8 $tuned
 q4 --quant q4 $tuned

@@ -102,7 +102,8 @@ def llama_cpp(args, info):
 
 
 def lines(text):
-    return [line for line in text.splitlines() if line.strip()]
+    """As `compare` takes them: lines that are not empty."""
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def ranks(values):
@@ -137,14 +138,14 @@ def onnx(args, info):
     version, file = peers.run(python, "-c", "import onnxruntime, onnx_embed; print(onnxruntime.__version__, "
                               "onnx_embed.onnx_file())", cwd=peers.HERE, capture_output=True,
                               text=True).stdout.strip().split(" ", 1)
-    texts = lines(args.text.read_text())
+    texts = lines(args.text.read_text(encoding="utf-8"))
     timed = texts[:TEXTS]
     probe = answer(python, peer_file, tokenizer, "--probe", threads, tokens)
     peer = Peer(python, tokenizer)
     speed = {name: [len(timed) / peer.ask(threads=threads, texts=timed, batch=batch) for _ in range(args.repeat)]
              for name, batch in [("batch_texts_per_second", len(timed)), ("single_texts_per_second", 1)]}
-    found = peers.run(KINGLET, "embed", "-m", args.like, "--file", args.text, "--truncate", "--no-text",
-                      "--normalize", capture_output=True, text=True).stdout.splitlines()
+    found = peers.run(KINGLET, "embed", "-m", args.like, "--truncate", "--no-text", "--normalize",
+                      input="\n".join(texts), stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()
     expected = [json.loads(line)["embedding"] for line in found]
     # One by one: what a batch pads changes an INT8 model's scales.
     own = peer.ask(threads=threads, texts=texts, batch=1, vectors=True)
@@ -153,7 +154,7 @@ def onnx(args, info):
     more = {}
     if args.similarity:
         documents, judged = args.similarity
-        vectors = peer.ask(threads=threads, texts=lines(documents.read_text(errors="replace")), batch=1, vectors=True)
+        vectors = peer.ask(threads=threads, texts=lines(documents.read_text(encoding="utf-8", errors="replace")), batch=1, vectors=True)
         matrix = [[float(x) for x in line.split()] for line in lines(judged.read_text())]
         quality["spearman"] = spearman(vectors, matrix)
         more["similarity_sha256"] = [sha256(documents), sha256(judged)]
