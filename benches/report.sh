@@ -1,45 +1,60 @@
 #!/usr/bin/env bash
-# Convert MiniLM and SmolLM2 at f16, q8 and q4 (by the default method, and rounded to nearest), and compare the
-# variants: benches/report.sh [FOLDER]
-# Writes FOLDER/all-minilm-l6-v2/report.html and FOLDER/smollm2-135m-instruct/report.html (default: ./report),
-# with the same as Markdown and JSON beside. Everything fetched is kept in the user's cache folder.
+# One report for all-MiniLM-L6-v2 and one for SmolLM2-135M: kinglet at f16, q8 and q4, beside ONNX Runtime's INT8
+# and llama.cpp's Q4_0, Q4_K_M and Q8_0, by one protocol: benches/report.sh [FOLDER]
+# Writes FOLDER/all-minilm-l6-v2/report.html and FOLDER/smollm2-135m/report.html (default: ./report), with the same
+# as Markdown and JSON beside. Everything fetched or built is kept in the user's cache folder; llama.cpp takes
+# minutes to build the first time. PEERS=no leaves the other engines out; THREADS=2 chooses the threads of all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=${1:-report}
-cargo build --release -p kinglet-convert
+threads=${THREADS:+--threads $THREADS}
+cargo build --release -p kinglet -p kinglet-convert
 convert=target/release/kinglet-convert
 
-# The last half of the news documents is the text to measure on; what is tuned may use the first.
+# The last half of the news documents is the text to measure on, the first the one to calibrate on.
 background=$($convert pull lee-background)
 similarity=$($convert pull lee-similarity)
 mkdir -p "$out"
-grep -v '^[[:space:]]*$' "$background" | tail -n 150 > "$out/news.txt"
+documents=$(sed 's/^ *//; s/ *$//; /^$/d' "$background")
+head -n 150 <<< "$documents" > "$out/calibration.txt"
+tail -n 150 <<< "$documents" > "$out/news.txt"
 
-# The hub has SmolLM2 in full precision. What a package carries lies on a 4-bit grid, on which every q4 looks
-# lossless: a reference of full precision is made of it.
-smollm2=$($convert pull smollm2-135m-instruct)
-if [ -f "$smollm2" ]; then
-    made=${KINGLET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kinglet}/smollm2-reference
-    if [ ! -e "$made/reference-f16.gguf" ]; then
-        python3 -m venv "$made/venv"
-        "$made/venv/bin/pip" install -q gguf numpy safetensors
-        "$made/venv/bin/python" benches/peers/smollm2_reference.py "$smollm2" "$made"
-    fi
-    smollm2=$made/hf
-fi
-
-# report NAME INPUT [FLAG...]
+# report NAME INPUT ENGINE VARIANTS [FLAG...]: a variant is a name with the flags of its conversion.
 report() {
-    local folder=$out/$1 input=$2
+    local folder=$out/$1 input=$2 engine=$3 files=() rows=() variant name flags
     mkdir -p "$folder"
-    for kind in f16 q8 q4; do
-        $convert "$input" -o "$folder/$kind.kgl" --quant "$kind" > /dev/null
-    done
-    $convert "$input" -o "$folder/q4-rounded.kgl" --quant q4 --method rtn > /dev/null
-    $convert compare "$folder"/{f16,q8,q4,q4-rounded}.kgl --text "$out/news.txt" --out "$folder" "${@:3}"
+    while read -r name flags; do
+        echo "$1: $name" >&2
+        # shellcheck disable=SC2086 # the flags are several words
+        $convert "$input" -o "$folder/$name.kgl" $flags > /dev/null
+        files+=("$folder/$name.kgl")
+    done <<< "$4"
+    if [ "${PEERS:-yes}" != no ]; then
+        # shellcheck disable=SC2086
+        python3 benches/peers/rows.py "$engine" --like "${files[0]}" --text "$out/news.txt" \
+            --out "$folder/$engine.json" $threads "${@:5}"
+        rows=(--rows "$folder/$engine.json")
+    fi
+    # shellcheck disable=SC2086
+    $convert compare "${files[@]}" --text "$out/news.txt" --out "$folder" $threads "${rows[@]}" "${@:5}"
 }
 
-report all-minilm-l6-v2 "$($convert pull all-minilm-l6-v2)" \
-    --similarity "$similarity/lee.cor" "$similarity/similarities0-1.txt"
-report smollm2-135m-instruct "$smollm2"
+minilm=$($convert pull all-minilm-l6-v2)
+report all-minilm-l6-v2 "$minilm" onnx "\
+f16 --quant f16
+q8 --quant q8
+q4 --quant q4
+q4-rounded --quant q4 --method rtn" --similarity "$similarity/lee.cor" "$similarity/similarities0-1.txt"
+
+# What a package carries of SmolLM2 lies on a 4-bit grid, on which every q4 looks lossless: a reference of full
+# precision is made of it, and kinglet's files get the sizes of llama.cpp's.
+smollm2=$(python3 benches/peers/rows.py reference)
+tuned="--calibration $out/calibration.txt"
+report smollm2-135m "$smollm2/hf" llama.cpp "\
+f16 --quant f16
+q8 --quant q8 $tuned
+q4 --quant q4 $tuned
+q4-rounded --quant q4 --method rtn
+size-105.5MB --size 105.5MB $tuned
+size-77.6MB --size 77.6MB $tuned"

@@ -43,6 +43,7 @@ impl Folder {
             similarity: None,
             window: 16,
             windows: Some(2),
+            rows: vec![],
             prompt: 8,
             generate: 4,
             repeat: 2,
@@ -107,8 +108,9 @@ fn decoders_are_compared_as_eval_does() {
         assert!(markdown.contains(part), "no {part:?} in {markdown}");
     }
     let html = read("report.html");
-    assert_eq!(html.matches("<svg").count(), 2);
-    assert_eq!(html.matches("<circle").count(), 6);
+    // Divergence (without the reference) and perplexity, each against size and speed.
+    assert_eq!(html.matches("<svg").count(), 4);
+    assert_eq!(html.matches("<circle").count(), 10);
     // One file: nothing is fetched from elsewhere.
     assert!(!html.contains("src=") && !html.contains("href=") && !html.contains("NaN"));
     let json: serde_json::Value = serde_json::from_str(&read("report.json")).unwrap();
@@ -143,6 +145,195 @@ fn encoders_are_compared_by_cosine_and_judgements() {
     );
     // Correlation and cosine, each against size and speed.
     assert_eq!(found.html().matches("<svg").count(), 4);
+}
+
+/// A file of rows as `benches/peers/rows.py` writes it, for what `compare` found without it.
+fn rows(found: &Comparison) -> serde_json::Value {
+    let conditions = &found.conditions;
+    let mut rows = serde_json::json!({
+        "conditions": {
+            "cpu": conditions.cpu, "threads": conditions.threads, "samples": conditions.samples,
+            "text_sha256": conditions.text_sha256, "prompt": conditions.prompt,
+        },
+        "notes": ["The other one was slow."],
+        "rows": [{
+            "name": "other <1>", "engine": "engine 2.0", "file": "x.gguf", "bytes": 1000,
+            "kinds": ["Q4_0"], "first_result_seconds": 0.5, "peak_memory": 2_000_000,
+        }],
+    });
+    let (row, conditions) = match conditions.tokens_scored {
+        Some(scored) => (
+            serde_json::json!({
+                "speed": {
+                    "prefill_tokens_per_second": [10.0, 30.0, 20.0],
+                    "decode_tokens_per_second": [1e9],
+                },
+                "quality": {"perplexity": 300.0, "kl_mean": 0.5, "kl_p99": 2.0, "top1_agreement": 0.25},
+            }),
+            serde_json::json!({
+                "window": conditions.window, "generate": conditions.generate, "tokens_scored": scored,
+            }),
+        ),
+        None => (
+            serde_json::json!({
+                "speed": {"batch_texts_per_second": [3.0], "single_texts_per_second": [4.0]},
+                "quality": {"spearman": 0.5, "cosine_mean": 0.9, "cosine_min": 0.8},
+            }),
+            serde_json::json!({"similarity_sha256": conditions.similarity_sha256}),
+        ),
+    };
+    let extend = |target: &mut serde_json::Value, more: serde_json::Value| {
+        let fields = more.as_object().unwrap().clone();
+        target.as_object_mut().unwrap().extend(fields);
+    };
+    extend(&mut rows["rows"][0], row);
+    extend(&mut rows["conditions"], conditions);
+    rows
+}
+
+#[test]
+fn rows_of_other_engines_stand_in_the_report() {
+    let folder = Folder::new();
+    let judged = Options {
+        similarity: Some((folder.path("docs.txt"), folder.path("judged.txt"))),
+        ..folder.options()
+    };
+    for (names, options) in [
+        (["decoder-f32.kgl", "decoder-q4.kgl"], folder.options()),
+        (["bert-f32.kgl", "bert-q8.kgl"], judged),
+    ] {
+        let without = folder.compare(&names, &options).unwrap();
+        std::fs::write(folder.path("rows.json"), rows(&without).to_string()).unwrap();
+        let options = Options {
+            rows: vec![folder.path("rows.json")],
+            ..options
+        };
+        let found = folder.compare(&names, &options).unwrap();
+        let other = &found.models[2];
+        assert_eq!(other.engine.as_deref(), Some("engine 2.0"));
+        assert_eq!(other.parameters, found.models[0].parameters);
+        assert_eq!(other.bits_per_weight, 8000.0 / other.parameters as f64);
+        let is_decoder = found.conditions.tokens_scored.is_some();
+        assert_eq!(other.speed.felt(), if is_decoder { 1e9 } else { 4.0 });
+        let markdown = found.markdown();
+        let figures = match is_decoder {
+            // The median of three runs; the best decoder of all.
+            true => ["| 20.0 |", "| **1000000000** |", "300.000", "25.00"],
+            false => ["| 3.00 |", "| 4.00 |", "0.5000", "0.80000"],
+        };
+        for part in figures {
+            assert!(markdown.contains(part), "no {part:?} in {markdown}");
+        }
+        for part in [
+            "| other <1> † |",
+            "†: run by engine 2.0",
+            "The other one was slow.",
+        ] {
+            assert!(markdown.contains(part), "no {part:?} in {markdown}");
+        }
+        let html = found.html();
+        assert!(html.contains("other &lt;1&gt; †") && !html.contains("other <1>"));
+        assert_eq!(html.matches("<rect").count(), 4);
+    }
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused() {
+    let folder = Folder::new();
+    let names = ["decoder-f32.kgl", "decoder-q4.kgl"];
+    let sound = rows(&folder.compare(&names, &folder.options()).unwrap());
+    let options = Options {
+        rows: vec![folder.path("rows.json")],
+        ..folder.options()
+    };
+    let refused = |text: String, parts: &[&str]| {
+        std::fs::write(folder.path("rows.json"), text).unwrap();
+        let message = folder.compare(&names, &options).expect_err("a refusal");
+        for part in ["rows.json"].iter().chain(parts) {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
+    };
+    let changed = |pointer: &str, value: serde_json::Value, parts: &[&str]| {
+        let mut rows = sound.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        rows.pointer_mut(parent).unwrap()[key] = value;
+        refused(rows.to_string(), parts);
+    };
+    use serde_json::json;
+    refused("{".to_owned(), &["EOF"]);
+    refused("{}".to_owned(), &["conditions"]);
+    changed(
+        "/conditions/threads",
+        json!(7),
+        &["threads is 7, but 1", "alike"],
+    );
+    changed("/conditions/cpu", json!("abacus"), &["cpu is abacus"]);
+    changed(
+        "/conditions/text_sha256",
+        json!("00"),
+        &["text_sha256 is 00"],
+    );
+    changed("/conditions/window", json!(512), &["window is 512, but 16"]);
+    changed("/conditions/samples", json!(3), &["samples is 3, but 2"]);
+    changed(
+        "/conditions/generate",
+        json!(null),
+        &["generate is none, but 4"],
+    );
+    changed(
+        "/conditions/similarity_sha256",
+        json!(["a", "b"]),
+        &["similarity_sha256 is a, b, but none"],
+    );
+    changed(
+        "/conditions/speed",
+        json!(1),
+        &["conditions", "unknown field `speed`"],
+    );
+    changed("/rows/0/bytes", json!("many"), &["rows[0].bytes", "many"]);
+    changed("/rows/0/bytes", json!(0), &["other <1>", "bytes is 0"]);
+    changed(
+        "/rows/0/quality/perplexity",
+        json!(0.5),
+        &["perplexity is 0.5"],
+    );
+    changed(
+        "/rows/0/quality/kl_p99",
+        json!(null),
+        &["kl_p99", "go together"],
+    );
+    changed(
+        "/rows/0/quality/top1_agreement",
+        json!(25),
+        &["top1_agreement is 25"],
+    );
+    changed(
+        "/rows/0/quality/spearman",
+        json!(1),
+        &["quality", "unknown field `spearman`"],
+    );
+    changed(
+        "/rows/0/speed/decode_tokens_per_second",
+        json!([]),
+        &["decode_tokens_per_second has no runs"],
+    );
+    changed(
+        "/rows/0/speed/decode_tokens_per_second",
+        json!([1.0, -1.0]),
+        &["decode_tokens_per_second is -1"],
+    );
+    let row = sound["rows"][0].clone();
+    changed(
+        "/rows",
+        json!([row, row]),
+        &["two rows are named \"other <1>\""],
+    );
+    let missing = Options {
+        rows: vec![folder.path("none.json")],
+        ..folder.options()
+    };
+    let message = folder.compare(&names, &missing).expect_err("a refusal");
+    assert!(message.contains("none.json"), "{message}");
 }
 
 #[test]
@@ -188,7 +379,17 @@ fn what_cannot_be_compared_is_named() {
     refused(
         &["decoder-f32.kgl", "decoder-q8.kgl"],
         &short,
-        &["one window of 512"],
+        &["text.txt", "one window of 512"],
+    );
+    std::fs::write(folder.path("blank.txt"), "\n \n").unwrap();
+    let blank = Options {
+        text: folder.path("blank.txt"),
+        ..options.clone()
+    };
+    refused(
+        &["bert-f32.kgl", "bert-q8.kgl"],
+        &blank,
+        &["blank.txt", "no text in it"],
     );
     std::fs::write(folder.path("judged.txt"), "1 2\n3 4\n").unwrap();
     let judged = Options {

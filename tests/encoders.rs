@@ -2,6 +2,7 @@
 
 use kinglet::config::Pooling;
 use kinglet::encoder::cosine;
+use kinglet::tokenizer::Sequence;
 use kinglet::{EmbedOptions, Error, Model};
 use kinglet_convert::pull::{From, pull};
 use kinglet_convert::recipe::Recipe;
@@ -23,7 +24,23 @@ struct Expected {
     embedding: Vec<f32>,
 }
 
-const FIXTURES: [&str; 4] = ["bert", "bert-classifier", "distilbert", "roberta"];
+const FIXTURES: [&str; 5] = [
+    "bert",
+    "bert-classifier",
+    "distilbert",
+    "roberta",
+    "xlm-roberta",
+];
+
+/// What `transformers` says of a pair of texts.
+#[derive(Deserialize)]
+struct ExpectedPair {
+    text: String,
+    pair: String,
+    tokens: Vec<u32>,
+    types: Vec<u32>,
+    scores: Vec<f32>,
+}
 
 fn fixture(name: &str) -> PathBuf {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/encoders");
@@ -71,7 +88,11 @@ fn tokens_hidden_states_and_scores_are_those_of_transformers() {
         };
         let states = encoder.embed(&texts, &options).unwrap();
         for ((expected, tokens), states) in expected.iter().zip(tokens).zip(&states) {
-            assert_eq!(tokens, expected.tokens, "{name}, {:?}", expected.text);
+            assert_eq!(
+                tokens.tokens, expected.tokens,
+                "{name}, {:?}",
+                expected.text
+            );
             for (got, want) in states.values.chunks_exact(32).zip(&expected.hidden_states) {
                 // f32 throughout: rounding of a few hundred operations, some 1e-6.
                 let distance = distance(got, want);
@@ -90,6 +111,65 @@ fn tokens_hidden_states_and_scores_are_those_of_transformers() {
             assert!(distance(got, &expected.scores) < 1e-5, "{name}: {got:?}");
         }
     }
+}
+
+#[test]
+fn pairs_are_tokenized_and_scored_as_by_transformers() {
+    for name in &FIXTURES[1..] {
+        let (model, _file) = convert(&fixture(name), "f32");
+        let text = std::fs::read(fixture(&format!("{name}/pairs.json"))).unwrap();
+        let expected: Vec<ExpectedPair> = serde_json::from_slice(&text).unwrap();
+        let pairs = expected.iter().map(|e| (e.text.as_str(), e.pair.as_str()));
+        let pairs: Vec<(&str, &str)> = pairs.collect();
+        let mut encoder = model.encoder().unwrap();
+        let sequences = encoder.tokenize_pairs(&pairs, false).unwrap();
+        let scores = encoder.classify_pairs(&pairs, false).unwrap();
+        for ((expected, sequence), scores) in expected.iter().zip(sequences).zip(&scores) {
+            assert_eq!(sequence.tokens, expected.tokens, "{name}");
+            assert_eq!(sequence.types, expected.types, "{name}");
+            // As of single texts.
+            assert!(
+                distance(scores, &expected.scores) < 1e-5,
+                "{name}: {scores:?}"
+            );
+        }
+        // Order matters: no side is dropped, and types tell the two apart.
+        let swapped: Vec<(&str, &str)> = pairs.iter().map(|&(a, b)| (b, a)).collect();
+        let swapped = encoder.classify_pairs(&swapped, false).unwrap();
+        assert_ne!(swapped[0], scores[0], "{name}");
+    }
+}
+
+#[test]
+fn pairs_that_do_not_fit_are_refused_or_cut() {
+    let (model, _file) = convert(&fixture("bert-classifier"), "f32");
+    let mut encoder = model.encoder().unwrap();
+    let long = "wren ".repeat(40);
+    let error = encoder.classify_pairs(&[("a", "a"), ("finch", &long)], false);
+    let message = error.unwrap_err().to_string();
+    for part in ["text 2", "44 tokens", "takes 24", "--truncate"] {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+    // The longer text is cut, both where both are beyond their half; special tokens stay.
+    for (pair, fits) in [
+        ((long.as_str(), "finch"), (20, 1)),
+        (("finch", long.as_str()), (1, 20)),
+        ((long.as_str(), long.as_str()), (10, 11)),
+    ] {
+        let cut = encoder.tokenize_pairs(&[pair], true).unwrap();
+        let words = |text: &str, count: usize| {
+            let words: Vec<&str> = text.split_whitespace().take(count).collect();
+            words.join(" ")
+        };
+        let fits = (words(pair.0, fits.0), words(pair.1, fits.1));
+        assert_eq!(cut, encoder.tokenize_pairs(&[fits], false).unwrap());
+        assert_eq!(cut[0].tokens.len(), 24);
+    }
+    let error = encoder.classify_pairs(&[("a", "b"), ("a", " ")], true);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the second text of pair 2 is empty: leave the pair out"
+    );
 }
 
 #[test]
@@ -180,9 +260,18 @@ fn texts_that_do_not_fit_are_refused_or_cut() {
     let error = encoder.embed(&["a", " \t"], &options).unwrap_err();
     assert!(matches!(error, Error::EmptyText { text: 2 }), "{error}");
     let error = encoder
-        .embed_tokens(&[vec![2, 22, 3]], &options)
+        .embed_tokens(&[vec![2, 22, 3].into()], &options)
         .unwrap_err();
     assert!(matches!(error, Error::Token { token: 22, .. }), "{error}");
+    for types in [vec![0, 2, 0], vec![0, 0]] {
+        let tokens = vec![2, 5, 3];
+        let error = encoder.embed_tokens(&[Sequence { tokens, types }], &options);
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("one type for each token, less than 2"),
+            "{message}"
+        );
+    }
     assert!(encoder.embed(&[] as &[&str], &options).unwrap().is_empty());
 }
 
@@ -339,7 +428,7 @@ fn minilm_embeds_as_transformers_does() {
         let tokens = encoder.tokenize(&texts, false).unwrap();
         let embeddings = encoder.embed(&texts, &EmbedOptions::default()).unwrap();
         for ((expected, tokens), embedding) in expected.iter().zip(tokens).zip(&embeddings) {
-            assert_eq!(tokens, expected.tokens, "{:?}", expected.text);
+            assert_eq!(tokens.tokens, expected.tokens, "{:?}", expected.text);
             let cosine = cosine(&embedding.values, &expected.embedding);
             println!("{kind}: {cosine:.5} {:?}", expected.text);
             assert!(

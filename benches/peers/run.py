@@ -135,10 +135,12 @@ def table(args, pairs, results):
 
 
 def cpu_name():
+    """As Linux names the processor, elsewhere the machine; `kinglet-convert compare` says the same."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):
+            return value.strip()
+    return platform.machine()
 
 
 def main():

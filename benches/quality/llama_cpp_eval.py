@@ -7,6 +7,7 @@ Writes one JSON object with the keys of `kinglet eval --json`.
 """
 import ctypes
 import json
+import os
 import sys
 
 import llama_cpp
@@ -26,6 +27,7 @@ class Scorer:
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = WINDOW
+        params.n_threads = params.n_threads_batch = os.cpu_count()
         self.context = llama_cpp.llama_init_from_model(self.model, params)
 
     def tokenize(self, text):
@@ -80,6 +82,7 @@ def main():
     print(json.dumps({
         "perplexity": float(np.exp(np.mean(losses))),
         "tokens_scored": len(losses),
+        "windows": len(losses) // (WINDOW - 1 - WINDOW // 2),
         "kl_mean": float(divergences.mean()),
         "kl_p99": float(divergences[-(-len(divergences) * 99 // 100) - 1]),
         "top1_agreement": float(np.mean(agreements)),

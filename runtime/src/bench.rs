@@ -197,7 +197,7 @@ impl<'a> EmbedBench<'a> {
             texts,
             batch: batch.max(1),
             options,
-            tokens: tokens.iter().map(Vec::len).sum(),
+            tokens: tokens.iter().map(|sequence| sequence.tokens.len()).sum(),
         };
         bench.run()?;
         Ok(bench)

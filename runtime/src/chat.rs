@@ -6,6 +6,7 @@ use crate::tokenizer::Tokenizer;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, State, context};
 use serde::{Deserialize, Serialize};
+use std::io;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,34 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,
+}
+
+/// Instructions of a template, after which it is taken for endless.
+const FUEL: u64 = 10_000_000;
+
+/// Bytes of a text that no context holds: some ten million tokens.
+const LONGEST_TEXT: usize = 64 << 20;
+
+/// What a template has written, up to [`LONGEST_TEXT`].
+#[derive(Default)]
+struct Text {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
+
+impl io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > LONGEST_TEXT {
+            self.is_full = true;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The name of the one template in the environment.
@@ -72,7 +101,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
-        environment.set_fuel(Some(10_000_000));
+        environment.set_fuel(Some(FUEL));
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(failed)?;
@@ -89,14 +118,20 @@ impl ChatTemplate {
     /// A conversation that the template refuses, for example for the order of its roles.
     pub fn render(&self, messages: &[Message], answer: bool) -> Result<String, Error> {
         let template = self.environment.get_template(NAME).map_err(failed)?;
-        template
-            .render(context! {
-                messages => messages,
-                add_generation_prompt => answer,
-                bos_token => self.bos,
-                eos_token => self.eos,
-            })
-            .map_err(failed)
+        let context = context! {
+            messages => messages,
+            add_generation_prompt => answer,
+            bos_token => self.bos,
+            eos_token => self.eos,
+        };
+        let mut text = Text::default();
+        match template.render_captured_to(context, &mut text) {
+            Ok(_) => Ok(String::from_utf8_lossy(&text.bytes).into_owned()),
+            Err(_) if text.is_full => Err(Error::ChatTemplate {
+                reason: format!("it writes more than {} MB of text", LONGEST_TEXT >> 20),
+            }),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// The tokens of [`ChatTemplate::render`]: the token before every text stands in the template
@@ -130,6 +165,11 @@ fn method(
 }
 
 fn failed(error: minijinja::Error) -> Error {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return Error::ChatTemplate {
+            reason: format!("it does not end: {FUEL} instructions were not enough"),
+        };
+    }
     // Its `Display` has the message and the line; the debug form would be a dump of the template.
     Error::ChatTemplate {
         reason: error.to_string(),
@@ -210,7 +250,12 @@ mod tests {
         let endless = template(
             "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
         );
-        assert!(endless.render(&[], true).is_err());
+        let error = endless.render(&[], true).unwrap_err().to_string();
+        assert!(error.contains("chat template: it does not end"), "{error}");
+        // Few instructions, but much text.
+        let long = template("{% for a in range(100000) %}{{ 'x' * 10000 }}{% endfor %}");
+        let error = long.render(&[], true).unwrap_err().to_string();
+        assert!(error.contains("more than 64 MB"), "{error}");
         for huge in [
             "{{ [1] | batch(1000000000000000000) }}",
             "{{ [1] | slice(1000000000000000000) }}",

@@ -3,7 +3,7 @@
 use crate::config::{EncoderConfig, Pooling};
 use crate::error::Error;
 use crate::model::{EncoderMemory, Model};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Sequence, Tokenizer};
 
 /// Rows that go through the layers together, whole texts: enough for the weights, unpacked once for
 /// all of them, to cost little; few enough for the activations to stay in the cache.
@@ -70,10 +70,10 @@ impl<'m> Encoder<'m> {
     /// Embeds texts that are tokens already, special ones included.
     ///
     /// # Errors
-    /// A text that is empty or too long, or a token that the vocabulary lacks.
+    /// A text that is empty or too long, or a token or type that the model lacks.
     pub fn embed_tokens(
         &mut self,
-        sequences: &[Vec<u32>],
+        sequences: &[Sequence],
         options: &EmbedOptions,
     ) -> Result<Vec<Embedding>, Error> {
         let pooling = options.pooling.unwrap_or(self.config.pooling);
@@ -106,11 +106,25 @@ impl<'m> Encoder<'m> {
         self.classify_tokens(&sequences)
     }
 
+    /// Scores of the classes of each pair of texts: how well an answer fits a question, whether one
+    /// sentence follows from another.
+    ///
+    /// # Errors
+    /// As [`Encoder::classify`].
+    pub fn classify_pairs(
+        &mut self,
+        pairs: &[(impl AsRef<str> + Sync, impl AsRef<str> + Sync)],
+        truncate: bool,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let sequences = self.tokenize_pairs(pairs, truncate)?;
+        self.classify_tokens(&sequences)
+    }
+
     /// Scores of the classes of texts that are tokens already, special ones included.
     ///
     /// # Errors
     /// A model without a classification head; otherwise as [`Encoder::embed_tokens`].
-    pub fn classify_tokens(&mut self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
+    pub fn classify_tokens(&mut self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, Error> {
         if self.config.classifier.is_none() {
             return Err(Error::NoClassifier {
                 path: self.model.file().path().to_owned(),
@@ -147,49 +161,90 @@ impl<'m> Encoder<'m> {
         &self,
         texts: &[impl AsRef<str> + Sync],
         truncate: bool,
-    ) -> Result<Vec<Vec<u32>>, Error> {
-        let limit = self.config.max_tokens;
-        let tokens_of = |index: usize| {
+    ) -> Result<Vec<Sequence>, Error> {
+        self.on_all_threads(texts.len(), |index| {
             let (text, number) = (texts[index].as_ref(), index + 1);
             if text.trim().is_empty() {
                 return Err(Error::EmptyText { text: number });
             }
-            let (tokens, found) = self.tokenizer.encode_within(text, limit)?;
-            if found > limit && !truncate {
-                return Err(Error::LongText {
-                    text: number,
-                    found,
-                    limit,
-                });
+            self.sequence(number, text, None, truncate)
+        })
+    }
+
+    /// Tokens of pairs of texts, as the model wants them around and between the two, on all threads.
+    ///
+    /// # Errors
+    /// As [`Encoder::tokenize`].
+    pub fn tokenize_pairs(
+        &self,
+        pairs: &[(impl AsRef<str> + Sync, impl AsRef<str> + Sync)],
+        truncate: bool,
+    ) -> Result<Vec<Sequence>, Error> {
+        self.on_all_threads(pairs.len(), |index| {
+            let (first, second) = (pairs[index].0.as_ref(), pairs[index].1.as_ref());
+            let pair = index + 1;
+            for (which, text) in [("first", first), ("second", second)] {
+                if text.trim().is_empty() {
+                    return Err(Error::EmptyInPair { pair, which });
+                }
             }
-            Ok(tokens)
-        };
-        let mut results: Vec<Option<Result<Vec<u32>, Error>>> = vec![];
-        results.resize_with(texts.len(), || None);
+            self.sequence(pair, first, Some(second), truncate)
+        })
+    }
+
+    fn sequence(
+        &self,
+        number: usize,
+        text: &str,
+        second: Option<&str>,
+        truncate: bool,
+    ) -> Result<Sequence, Error> {
+        let limit = self.config.max_tokens;
+        let (mut sequence, found) = self.tokenizer.encode_within(text, second, limit)?;
+        if found > limit && !truncate {
+            return Err(Error::LongText {
+                text: number,
+                found,
+                limit,
+            });
+        }
+        // A model that tells no types apart takes any for the first.
+        if self.config.token_types < 2 {
+            sequence.types.clear();
+        }
+        Ok(sequence)
+    }
+
+    fn on_all_threads(
+        &self,
+        count: usize,
+        sequence_of: impl Fn(usize) -> Result<Sequence, Error> + Sync,
+    ) -> Result<Vec<Sequence>, Error> {
+        let mut results: Vec<Option<Result<Sequence, Error>>> = vec![];
+        results.resize_with(count, || None);
         let pool = self.model.engine().pool();
         pool.for_each_chunk(&mut results, 1, |index, result| {
-            result[0] = Some(tokens_of(index));
+            result[0] = Some(sequence_of(index));
         });
         results.into_iter().flatten().collect()
     }
 
     /// Calls `each` with the hidden states of each sequence, in their order.
-    fn run(&mut self, sequences: &[Vec<u32>], mut each: impl FnMut(&[f32])) -> Result<(), Error> {
+    fn run(&mut self, sequences: &[Sequence], mut each: impl FnMut(&[f32])) -> Result<(), Error> {
         self.check(sequences)?;
         let hidden = self.model.config().hidden_size;
         let mut rest = sequences;
         while !rest.is_empty() {
             let mut rows = 0;
-            let fits = |tokens: &&Vec<u32>| {
-                rows += tokens.len();
+            let fits = |sequence: &&Sequence| {
+                rows += sequence.tokens.len();
                 rows <= BATCH
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (batch, after) = rest.split_at(count);
-            let batch: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-            let mut states = self.memory.forward(self.model, self.config, &batch);
-            for tokens in batch {
-                let (own, others) = states.split_at(tokens.len() * hidden);
+            let mut states = self.memory.forward(self.model, self.config, batch);
+            for sequence in batch {
+                let (own, others) = states.split_at(sequence.tokens.len() * hidden);
                 each(own);
                 states = others;
             }
@@ -198,21 +253,33 @@ impl<'m> Encoder<'m> {
         Ok(())
     }
 
-    fn check(&self, sequences: &[Vec<u32>]) -> Result<(), Error> {
+    fn check(&self, sequences: &[Sequence]) -> Result<(), Error> {
         let (vocab, limit) = (self.model.config().vocab_size, self.config.max_tokens);
-        for (index, tokens) in sequences.iter().enumerate() {
+        let known = self.config.token_types.max(1);
+        for (index, Sequence { tokens, types }) in sequences.iter().enumerate() {
+            let text = index + 1;
             if tokens.is_empty() {
-                return Err(Error::EmptyText { text: index + 1 });
+                return Err(Error::EmptyText { text });
             }
             if tokens.len() > limit {
                 return Err(Error::LongText {
-                    text: index + 1,
+                    text,
                     found: tokens.len(),
                     limit,
                 });
             }
             if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
                 return Err(Error::Token { token, vocab });
+            }
+            let unknown = types.iter().find(|&&kind| kind as usize >= known);
+            if unknown.is_some() || !types.is_empty() && types.len() != tokens.len() {
+                return Err(Error::TokenTypes {
+                    text,
+                    tokens: tokens.len(),
+                    types: types.len(),
+                    largest: types.iter().copied().max().unwrap_or(0),
+                    known,
+                });
             }
         }
         Ok(())

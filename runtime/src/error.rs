@@ -138,13 +138,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A text that is longer than an encoder takes.
+    /// A text, or a pair of texts, that is longer than an encoder takes.
     #[error(
         "text {text} has {found} tokens, but the model takes {limit}: \
          shorten it, or cut it with --truncate"
     )]
     LongText {
-        /// Which of the texts, from 1 on.
+        /// Which of the texts or pairs, from 1 on.
         text: usize,
         /// Its tokens, special ones included.
         found: usize,
@@ -156,6 +156,31 @@ pub enum Error {
     EmptyText {
         /// Which of the texts, from 1 on.
         text: usize,
+    },
+    /// A pair of texts, one of them without anything in it.
+    #[error("the {which} text of pair {pair} is empty: leave the pair out")]
+    EmptyInPair {
+        /// Which of the pairs, from 1 on.
+        pair: usize,
+        /// `first` or `second`.
+        which: &'static str,
+    },
+    /// Types of tokens that the model lacks, or that are not one for each token.
+    #[error(
+        "text {text} has {tokens} tokens with {types} types up to {largest}: \
+         expected one type for each token, less than {known}"
+    )]
+    TokenTypes {
+        /// Which of the texts, from 1 on.
+        text: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Its types.
+        types: usize,
+        /// The largest of them.
+        largest: u32,
+        /// Types that the model knows.
+        known: usize,
     },
     /// A text too short to score.
     #[error(

@@ -1,8 +1,8 @@
 //! The program on flags and files that make no sense: a message and an exit code, never a panic.
 
 use kinglet::config::{
-    Activation, EncoderConfig, FeedForward, LayerConfig, ModelConfig, NormKind, Pooling, Residual,
-    Rope,
+    Activation, Classifier, EncoderConfig, FeedForward, HeadActivation, LayerConfig, ModelConfig,
+    NormKind, Pooling, Residual, Rope, Scores,
 };
 use kinglet::format::names::expected_weights;
 use kinglet::format::{Header, Provenance, WeightInfo, Writer};
@@ -75,6 +75,19 @@ fn encoder() -> ModelConfig {
     }
 }
 
+/// A small encoder with two classes.
+fn classifier() -> ModelConfig {
+    let mut config = encoder();
+    if let Some(encoder) = &mut config.encoder {
+        encoder.classifier = Some(Classifier {
+            labels: vec!["no".to_owned(), "yes".to_owned()],
+            activation: HeadActivation::Tanh,
+            scores: Scores::Softmax,
+        });
+    }
+    config
+}
+
 /// A decoder of zeros with that chat template.
 fn write_model(path: &Path, template: &str) {
     write_zeros(path, decoder(), Some(template));
@@ -115,6 +128,7 @@ fn folder() -> &'static Path {
         );
         write_model(&folder.join("nothing.kgl"), "{{ '' }}");
         write_zeros(&folder.join("encoder.kgl"), encoder(), None);
+        write_zeros(&folder.join("classes.kgl"), classifier(), None);
         write("empty.kgl", b"");
         write("gguf.kgl", b"GGUF\x03\0\0\0");
         write("empty.txt", b"");
@@ -387,6 +401,31 @@ fn texts_become_lines_of_json() {
         assert!(bench.contains(part), "no {part} in {bench}");
     }
     run("info -m encoder.kgl", b"");
+
+    let scores = r#""label":"no","scores":{"no":0.5,"yes":0.5}}"#;
+    let pair = |first: &str, second: &str| {
+        format!("{{\"text\":\"{first}\",\"pair\":\"{second}\",{scores}\n")
+    };
+    assert_eq!(
+        run("classify -m classes.kgl --pair", b"a b\tc\nd\te f\n"),
+        pair("a b", "c") + &pair("d", "e f")
+    );
+    assert_eq!(
+        run("classify -m classes.kgl --pair a b c d", b""),
+        pair("a", "b") + &pair("c", "d")
+    );
+    assert_eq!(
+        run("classify -m classes.kgl --pair --no-text a b", b""),
+        format!("{{{scores}\n")
+    );
+    assert_eq!(
+        run("classify -m classes.kgl ab", b""),
+        format!("{{\"text\":\"ab\",{scores}\n")
+    );
+    run(
+        "classify -m classes.kgl --pair --truncate abcdefghijklmnopqrst uvwxyz",
+        b"",
+    );
 }
 
 #[test]
@@ -421,6 +460,27 @@ fn texts_that_cannot_be_embedded_are_refused() {
         "classify -m encoder.kgl x",
         &["encoder.kgl", "no classification head"],
     );
+}
+
+#[test]
+fn pairs_that_are_none_are_refused() {
+    refused(
+        "classify -m classes.kgl --pair a b c",
+        &["--pair: 3 texts", "two for each pair"],
+    );
+    let lines = |input: &[u8], names: &[&str]| {
+        ends("classify -m classes.kgl --pair", input, 1, names);
+    };
+    lines(b"a\tb\nc d\n", &["--pair: line 2 has 0 tabs", "one tab"]);
+    lines(b"a\tb\tc\n", &["--pair: line 1 has 2 tabs"]);
+    lines(b"a\tb\n \tc\n", &["the first text of pair 2 is empty"]);
+    lines(b"a\t\n", &["the second text of pair 1 is empty"]);
+    lines(b"", &["there is no text"]);
+    lines(
+        b"abcdefghij\tklmnopqrst\n",
+        &["text 1 has 20 tokens", "takes 16", "--truncate"],
+    );
+    unusable("embed -m encoder.kgl --pair a b", &["--pair"]);
 }
 
 #[test]

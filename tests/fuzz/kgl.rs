@@ -91,9 +91,9 @@ fn embed(model: &Model) {
         return;
     };
     let last = model.config().vocab_size as u32 - 1;
-    let mut texts = vec![vec![0], vec![last]];
+    let mut texts = vec![vec![0].into(), vec![last].into()];
     if encoder.max_tokens() > 1 {
-        texts.push(vec![last, 0]);
+        texts.push(vec![last, 0].into());
     }
     let options = EmbedOptions::default();
     encoder
@@ -101,4 +101,5 @@ fn embed(model: &Model) {
         .expect("tokens of the model");
     let _ = encoder.classify_tokens(&texts);
     let _ = encoder.embed(&["ab </s>a"], &options);
+    let _ = encoder.classify_pairs(&[("ab </s>a", "b")], true);
 }

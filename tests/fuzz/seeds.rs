@@ -42,6 +42,11 @@ fn main() {
     scaled.config["layer_types"] = json!(["sliding_attention"]);
     scaled.config["sliding_window"] = json!(8);
     save("safetensors", "yarn", folder(&scaled, false));
+    let mut mapped = HfFolder::sound();
+    let tokenizer = include_str!("../fixtures/encoders/xlm-roberta/tokenizer.json");
+    let tokenizer: Json = serde_json::from_str(tokenizer).expect("JSON");
+    mapped.tokenizer["normalizer"] = tokenizer["normalizer"].clone();
+    save("safetensors", "charsmap", folder(&mapped, false));
 }
 
 /// One layer and eight tokens.

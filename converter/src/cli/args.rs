@@ -146,6 +146,11 @@ pub struct CompareArgs {
     /// For encoders: documents, one per line, and a matrix of how alike people find them
     #[arg(long, num_args = 2, value_names = ["DOCS", "JUDGEMENTS"])]
     pub similarity: Vec<PathBuf>,
+    /// Rows of another engine, measured apart under the same conditions: a JSON file as
+    /// converter/src/compare/rows.rs describes it and benches/peers/rows.py writes it; may be given
+    /// several times
+    #[arg(long, value_name = "JSON")]
+    pub rows: Vec<PathBuf>,
     /// Tokens of a window; its second half is scored
     #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
     pub ctx: usize,

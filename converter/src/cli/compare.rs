@@ -29,6 +29,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
         },
         window: args.ctx,
         windows: args.chunks,
+        rows: args.rows.clone(),
         prompt: args.prompt,
         generate: args.n,
         repeat: args.repeat,

@@ -1,10 +1,13 @@
 //! What the models of a comparison have in common.
 
+use super::rows::Measured;
 use super::speed::TEXTS;
-use super::{Entry, Options, Quality};
+use super::{Options, lines};
+use crate::Error;
 use kinglet::Model;
 use serde::Serialize;
-use std::path::Path;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 
 /// Machine, program and texts.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +26,8 @@ pub struct Conditions {
     pub version: &'static str,
     /// Name of the text.
     pub text: String,
+    /// SHA-256 of its bytes.
+    pub text_sha256: String,
     /// Tokens of a window (decoders).
     pub window: usize,
     /// Windows, or texts of an encoder, that quality was measured on.
@@ -31,25 +36,38 @@ pub struct Conditions {
     pub tokens_scored: Option<usize>,
     /// Names of the judged documents and of their judgements.
     pub similarity: Option<(String, String)>,
+    /// SHA-256 of their bytes.
+    pub similarity_sha256: Option<(String, String)>,
     /// Tokens of the prompt, or of the one text of an encoder.
     pub prompt: usize,
     /// Tokens generated.
     pub generate: usize,
     /// Runs of each measurement of speed.
     pub repeat: usize,
+    /// What is to be said of rows that were measured apart.
+    pub notes: Vec<String>,
 }
 
 impl Conditions {
-    pub(super) fn new(model: &Model, reference: &Entry, options: &Options) -> Conditions {
+    /// What will hold for a measurement on `text`, whose tokens are `tokens`.
+    pub(super) fn new(
+        model: &Model,
+        text: &str,
+        tokens: &[u32],
+        options: &Options,
+    ) -> Result<Conditions, Error> {
         let name = |path: &Path| {
             let name = path.file_name().unwrap_or(path.as_os_str());
             name.to_string_lossy().into_owned()
         };
-        let (samples, tokens_scored) = match &reference.quality {
-            Quality::Decoder(evaluation) => (evaluation.windows, Some(evaluation.tokens_scored)),
-            Quality::Encoder(quality) => (quality.texts, None),
-        };
-        Conditions {
+        let both = |(a, b): &(PathBuf, PathBuf)| Ok::<_, Error>((sha256_of(a)?, sha256_of(b)?));
+        let is_encoder = model.config().encoder.is_some();
+        let window = options.window.max(4);
+        let windows = tokens.len() / window;
+        let windows = windows.min(options.windows.unwrap_or(usize::MAX));
+        // As `kinglet::eval` does: the second half of a window, whose last token predicts the next.
+        let scored = window - 1 - window / 2;
+        Ok(Conditions {
             architecture: model.config().architecture.clone(),
             cpu: cpu(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -57,20 +75,94 @@ impl Conditions {
             threads: model.engine().pool().threads(),
             version: env!("CARGO_PKG_VERSION"),
             text: name(&options.text),
-            window: options.window,
-            samples,
-            tokens_scored,
+            text_sha256: sha256(text.as_bytes()),
+            window,
+            samples: if is_encoder {
+                lines(text).len()
+            } else {
+                windows
+            },
+            tokens_scored: (!is_encoder).then_some(windows * scored),
             similarity: options
                 .similarity
                 .as_ref()
                 .map(|(documents, judgements)| (name(documents), name(judgements))),
+            similarity_sha256: options.similarity.as_ref().map(both).transpose()?,
             prompt: match &model.config().encoder {
                 Some(encoder) => options.prompt.min(encoder.max_tokens),
                 None => options.prompt,
             },
             generate: options.generate,
             repeat: options.repeat.max(1),
+            notes: vec![],
+        })
+    }
+
+    /// Whether something was measured under the same conditions.
+    ///
+    /// # Errors
+    /// A sentence that names the first that differs.
+    pub(super) fn check(&self, other: &Measured) -> Result<(), String> {
+        let decodes = self.tokens_scored.is_some();
+        let number = |value: Option<usize>| value.map(|value| value.to_string());
+        let hashes = |pair: &Option<(String, String)>| {
+            let pair = pair.as_ref();
+            pair.map(|(a, b)| format!("{a}, {b}"))
+        };
+        let fields = [
+            ("cpu", Some(self.cpu.clone()), Some(other.cpu.clone())),
+            (
+                "threads",
+                number(Some(self.threads)),
+                number(Some(other.threads)),
+            ),
+            (
+                "text_sha256",
+                Some(self.text_sha256.clone()),
+                Some(other.text_sha256.to_lowercase()),
+            ),
+            (
+                "similarity_sha256",
+                hashes(&self.similarity_sha256),
+                hashes(&other.similarity_sha256).map(|hashes| hashes.to_lowercase()),
+            ),
+            (
+                "samples",
+                number(Some(self.samples)),
+                number(Some(other.samples)),
+            ),
+            (
+                "prompt",
+                number(Some(self.prompt)),
+                number(Some(other.prompt)),
+            ),
+            (
+                "window",
+                number(Some(self.window).filter(|_| decodes)),
+                number(other.window),
+            ),
+            (
+                "generate",
+                number(Some(self.generate).filter(|_| decodes)),
+                number(other.generate),
+            ),
+            (
+                "tokens_scored",
+                number(self.tokens_scored),
+                number(other.tokens_scored),
+            ),
+        ];
+        for (name, expected, found) in fields {
+            if found != expected {
+                let none = || "none".to_owned();
+                return Err(format!(
+                    "conditions: {name} is {}, but {} for the models here: measure the rows alike",
+                    found.unwrap_or_else(none),
+                    expected.unwrap_or_else(none)
+                ));
+            }
         }
+        Ok(())
     }
 
     /// Sentences for people.
@@ -126,8 +218,20 @@ impl Conditions {
                 ));
             }
         }
+        sentences.extend(self.notes.iter().cloned());
         sentences
     }
+}
+
+fn sha256_of(path: &Path) -> Result<String, Error> {
+    Ok(sha256(
+        &std::fs::read(path).map_err(|e| Error::io(path, e))?,
+    ))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The processor as Linux names it, elsewhere its architecture.

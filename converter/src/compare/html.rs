@@ -1,50 +1,63 @@
 //! The report as one HTML page that needs nothing else.
 
-use super::plot::{Axis, Point, svg};
-use super::table::{Better, columns, title};
+use super::plot::{Axis, Point, Role, svg};
+use super::table::{Better, columns, label, legend, title};
 use super::{Comparison, Entry, Quality};
 
 const STYLE: &str = "\
-:root { color-scheme: light dark; --ink: #1d2733; --paper: #ffffff; --line: #d5dbe1; --best: #0b7a4b; \
---point: #1f6feb; }\n\
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --paper: #14191f; --line: #36414d; \
---best: #5bd19a; --point: #6ea8ff; } }\n\
+:root { color-scheme: light dark; --ink: #1d2733; --quiet: #5b6875; --paper: #ffffff; --line: #dde2e7; \
+--best: #0b7a4b; --point: #1f6feb; --other: #b4530a; }\n\
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --quiet: #9aa7b4; --paper: #14191f; \
+--line: #303a45; --best: #5bd19a; --point: #6ea8ff; --other: #f0a35e; } }\n\
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); \
 max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }\n\
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }\n\
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }\n\
 .scroll { overflow-x: auto; }\n\
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; \
+th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--line); text-align: right; \
 white-space: nowrap; }\n\
-th { white-space: normal; vertical-align: bottom; }\n\
+th, td.kinds { white-space: normal; }\n\
+th { vertical-align: bottom; }\n\
 th:first-child, td:first-child { text-align: left; }\n\
 td.best { color: var(--best); font-weight: 600; }\n\
 tr.reference td { font-style: italic; }\n\
+tr.other td:first-child { color: var(--other); }\n\
 figure { margin: 1rem 0; }\n\
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }\n\
+figcaption { font-weight: 600; }\n\
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); \
+gap: 0 1.5rem; }\n\
 svg { width: 100%; height: auto; }\n\
-svg text { font-size: 12px; fill: var(--ink); }\n\
-svg .name { font-weight: 600; }\n\
+svg text { font-size: 12px; fill: var(--quiet); }\n\
+svg .name { font-weight: 600; fill: var(--ink); }\n\
 svg .grid { stroke: var(--line); stroke-width: 1; }\n\
-circle { stroke: var(--point); stroke-width: 2; }\n\
-circle.best { fill: var(--point); }\n\
-circle.beaten { fill: var(--paper); }\n\
-circle.reference { fill: var(--ink); stroke: var(--ink); }\n";
+svg .lead { stroke: var(--quiet); stroke-width: 1; }\n\
+.mark { stroke: var(--point); fill: var(--point); stroke-width: 2; }\n\
+.mark.other { stroke: var(--other); fill: var(--other); }\n\
+.mark.reference { stroke: var(--ink); fill: var(--ink); }\n\
+.mark.beaten { fill: var(--paper); }\n\
+pre { overflow-x: auto; color: var(--quiet); }\n";
 
 /// The whole page.
 pub fn page(comparison: &Comparison) -> String {
     let heading = escape(&title(comparison));
     let conditions = comparison.conditions.sentences();
     let conditions = conditions.iter().map(|s| format!("<p>{}</p>\n", escape(s)));
-    let weights = comparison.models[0].parameters as f64 / 1e6;
+    let others = comparison.models.iter().any(|m| m.engine.is_some());
+    let squares = if others {
+        "; squares: other engines"
+    } else {
+        ""
+    };
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{heading}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <h1>{heading}</h1>\n<p>{weights:.1} million weights. Green: the best of the variants.</p>\n\
+         <h1>{heading}</h1>\n<p>{}</p>\n\
          <div class=\"scroll\">\n{}</div>\n<div class=\"plots\">\n{}</div>\n\
-         <p>Filled points: variants that no other beats on both axes; black: the reference.</p>\n\
+         <p>Filled: what no other beats on both axes{squares}. The reference, without colour, does \
+         not take part.</p>\n\
          <h2>Conditions</h2>\n{}<h2>How the files were made</h2>\n<ul>\n{}</ul>\n\
          </body>\n</html>\n",
+        escape(&legend(comparison, "Green")),
         table(comparison),
         plots(comparison),
         conditions.collect::<String>(),
@@ -63,20 +76,21 @@ fn table(comparison: &Comparison) -> String {
     );
     for (index, model) in comparison.models.iter().enumerate() {
         let cells = columns.iter().map(|column| {
-            let class = if column.is_best(index) {
-                " class=\"best\""
-            } else {
-                ""
+            let class = match column.better {
+                None => " class=\"kinds\"",
+                Some(_) if column.is_best(index) => " class=\"best\"",
+                Some(_) => "",
             };
             format!("<td{class}>{}</td>", escape(&column.texts[index]))
         });
-        let (class, note) = match index {
-            0 => (" class=\"reference\"", " (reference)"),
-            _ => ("", ""),
+        let class = match (index, &model.engine) {
+            (0, _) => " class=\"reference\"",
+            (_, Some(_)) => " class=\"other\"",
+            _ => "",
         };
         text += &format!(
-            "<tr{class}><td>{}{note}</td>{}</tr>\n",
-            escape(&model.name),
+            "<tr{class}><td>{}</td>{}</tr>\n",
+            escape(&label(comparison, index)),
             cells.collect::<String>()
         );
     }
@@ -98,8 +112,22 @@ fn plots(comparison: &Comparison) -> String {
         title,
         better,
         least_span,
+        log: false,
     };
-    let measures: [Measure; 3] = [
+    let divergence = Axis {
+        log: true,
+        ..axis("mean KL divergence", Better::Lower, 0.0)
+    };
+    let measures: [Measure; 4] = [
+        (divergence, |quality| match quality {
+            // The reference is at 0, which a logarithmic axis has not.
+            Quality::Decoder(evaluation) => evaluation
+                .against_reference
+                .as_ref()
+                .map(|distance| distance.kl_mean)
+                .filter(|&kl| kl > 0.0),
+            Quality::Encoder(_) => None,
+        }),
         (
             axis("perplexity", Better::Lower, 0.0),
             |quality| match quality {
@@ -142,11 +170,17 @@ fn plots(comparison: &Comparison) -> String {
     let mut text = String::new();
     for (y, quality) in &measures {
         for (name, x, place) in &against {
-            let points = comparison.models.iter().filter_map(|model| {
+            let models = comparison.models.iter().enumerate();
+            let points = models.filter_map(|(index, model)| {
                 Some(Point {
                     name: model.name.clone(),
                     x: place(model),
                     y: quality(&model.quality)?,
+                    role: match (index, &model.engine) {
+                        (0, _) => Role::Reference,
+                        (_, Some(_)) => Role::Other,
+                        _ => Role::Variant,
+                    },
                 })
             });
             let points: Vec<Point> = points.collect();
@@ -162,16 +196,18 @@ fn plots(comparison: &Comparison) -> String {
 }
 
 fn origin(model: &Entry) -> String {
-    let provenance = &model.provenance;
-    format!(
-        "<li><b>{}</b>: {}, by {} from {} (SHA-256 {})<pre>{}</pre></li>\n",
-        escape(&model.name),
-        escape(&model.file),
-        escape(&provenance.made_by),
-        escape(&provenance.source),
-        escape(&provenance.source_sha256),
-        escape(provenance.recipe.trim())
-    )
+    let (name, file) = (escape(&model.name), escape(&model.file));
+    let made = match (&model.provenance, &model.engine) {
+        (Some(made), _) => format!(
+            "by {} from {} (SHA-256 {})<pre>{}</pre>",
+            escape(&made.made_by),
+            escape(&made.source),
+            escape(&made.source_sha256),
+            escape(made.recipe.trim())
+        ),
+        (None, engine) => format!("run by {}", escape(engine.as_deref().unwrap_or("kinglet"))),
+    };
+    format!("<li><b>{name}</b>: {file}, {made}</li>\n")
 }
 
 /// Text that is safe inside HTML and its attributes.

@@ -6,6 +6,7 @@ mod html;
 mod plot;
 mod probe;
 mod quality;
+mod rows;
 mod speed;
 mod table;
 
@@ -40,6 +41,9 @@ pub struct Options {
     pub window: usize,
     /// The most windows; `None`: the whole text.
     pub windows: Option<usize>,
+    /// Files with rows of other engines, measured apart by the same protocol: JSON as
+    /// `converter/src/compare/rows.rs` describes it.
+    pub rows: Vec<PathBuf>,
     /// Tokens of the prompt that speed is measured with.
     pub prompt: usize,
     /// Tokens that are generated for it.
@@ -59,7 +63,7 @@ pub struct Options {
 pub struct Comparison {
     /// What all models have in common.
     pub conditions: Conditions,
-    /// The reference, then the variants in their order.
+    /// The reference, then the variants in their order, then rows of other engines.
     pub models: Vec<Entry>,
 }
 
@@ -68,6 +72,9 @@ pub struct Comparison {
 pub struct Entry {
     /// The file's name without its ending.
     pub name: String,
+    /// The engine that ran it, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// The file.
     pub file: String,
     /// Its bytes.
@@ -86,14 +93,16 @@ pub struct Entry {
     pub first_result_seconds: f64,
     /// How good it is.
     pub quality: Quality,
-    /// How the file was made.
-    pub provenance: Provenance,
+    /// How the file was made, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
 }
 
 /// Compares variants with a reference; `notify` hears what happens, a line at a time.
 ///
 /// # Errors
-/// Files that cannot be used, or that have not the same tokens; a text that is too short.
+/// Files that cannot be used, or that have not the same tokens; a text that is too short; rows
+/// measured under other conditions.
 pub fn compare(
     reference: &Path,
     variants: &[PathBuf],
@@ -114,6 +123,15 @@ pub fn compare(
     let text = read(&options.text)?;
     let judged = judged(options)?;
     let tokens = quality::same_tokens(&models, &text)?;
+    quality::enough(&models[0], &text, &tokens, options)?;
+    let mut conditions = Conditions::new(&models[0], &text, &tokens, options)?;
+    let mut others = vec![];
+    for path in &options.rows {
+        let parameters = models[0].file().parameters();
+        let (entries, notes) = rows::read(path, &conditions, parameters)?;
+        others.extend(entries);
+        conditions.notes.extend(notes);
+    }
 
     let mut probes = vec![];
     for path in &paths {
@@ -135,10 +153,9 @@ pub fn compare(
         let ((speed, probe), quality) = measured;
         Entry::new(model, speed, probe, quality)
     });
-    let entries: Vec<Entry> = entries.collect();
     Ok(Comparison {
-        conditions: Conditions::new(&models[0], &entries[0], options),
-        models: entries,
+        conditions,
+        models: entries.chain(others).collect(),
     })
 }
 
@@ -188,6 +205,7 @@ impl Entry {
         let stem = file.path().file_stem().unwrap_or_default();
         Entry {
             name: stem.to_string_lossy().into_owned(),
+            engine: None,
             file: file.path().display().to_string(),
             bytes: file.file_bytes(),
             parameters: file.parameters(),
@@ -197,7 +215,7 @@ impl Entry {
             peak_memory: probe.peak_memory,
             first_result_seconds: probe.first_result_seconds,
             quality,
-            provenance: file.header().provenance.clone(),
+            provenance: Some(file.header().provenance.clone()),
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn probe(path: &Path, threads: usize, prompt: usize) -> Result<Probe, Error>
         Some(config) => {
             let tokens: Vec<u32> = tokens(prompt.clamp(1, config.max_tokens));
             let mut encoder = model.encoder()?;
-            encoder.embed_tokens(&[tokens], &EmbedOptions::default())?;
+            encoder.embed_tokens(&[tokens.into()], &EmbedOptions::default())?;
         }
         None => {
             let tokens: Vec<u32> = tokens(prompt.max(1));

@@ -85,6 +85,24 @@ pub fn same_tokens(models: &[Model], text: &str) -> Result<Vec<u32>, Error> {
     Ok(first.map_or(vec![], |(_, tokens)| tokens))
 }
 
+/// Checks that there is something to measure on, before minutes are spent.
+///
+/// # Errors
+/// A text without lines, or shorter than a window.
+pub fn enough(model: &Model, text: &str, tokens: &[u32], options: &Options) -> Result<(), Error> {
+    let reason = match model.config().encoder {
+        Some(_) if lines(text).is_empty() => {
+            "there is no text in it: expected one on each line".to_owned()
+        }
+        None if tokens.len() < options.window => {
+            let (found, window) = (tokens.len(), options.window);
+            kinglet::Error::ShortText { found, window }.to_string()
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::source(&options.text, reason))
+}
+
 /// What all models are measured on.
 pub struct Samples<'a> {
     /// The text.

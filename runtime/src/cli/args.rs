@@ -41,10 +41,12 @@ pub enum Command {
         sort -u questions.txt | kinglet embed -m minilm.kgl --truncate\n  \
         kinglet embed -m minilm.kgl --file lines.txt --bench --batch 1")]
     Embed(EmbedArgs),
-    /// Classify texts: one line of JSON with the scores of each
+    /// Classify texts, or pairs of texts: one line of JSON with the scores of each
     #[command(after_help = "Examples:\n  \
         kinglet classify -m sentiment.kgl \"What a lovely day\"\n  \
-        kinglet classify -m sentiment.kgl --file reviews.txt")]
+        kinglet classify -m sentiment.kgl --file reviews.txt\n  \
+        kinglet classify -m entails.kgl --pair \"It rains.\" \"The street is wet.\"\n  \
+        kinglet classify -m rerank.kgl --pair --file pairs.tsv")]
     Classify(ClassifyArgs),
     /// Show a model's configuration, its weights and the memory that it needs
     #[command(after_help = "Examples:\n  \
@@ -257,6 +259,9 @@ pub struct ClassifyArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub texts: TextArgs,
+    /// Classify pairs of texts: two arguments each, or lines with a tab between the two
+    #[arg(long)]
+    pub pair: bool,
 }
 
 #[derive(Args)]

@@ -53,19 +53,31 @@ pub fn run(args: &EmbedArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Prints one JSON object with the scores of each text.
+/// Prints one JSON object with the scores of each text, or of each pair.
 pub fn classify(args: &ClassifyArgs) -> Result<(), CliError> {
     let model = load::model(&args.model)?;
     let mut encoder = model.encoder()?;
     let texts = texts(&args.texts)?;
-    let sequences = encoder.tokenize(&texts, args.texts.truncate)?;
+    let truncate = args.texts.truncate;
+    let (sequences, shown): (_, Vec<(&str, Option<&str>)>) = match args.pair {
+        true => {
+            let pairs = pairs(&texts, !args.texts.texts.is_empty())?;
+            let shown = pairs.iter().map(|&(first, second)| (first, Some(second)));
+            (encoder.tokenize_pairs(&pairs, truncate)?, shown.collect())
+        }
+        false => {
+            let shown = texts.iter().map(|text| (text.as_str(), None));
+            (encoder.tokenize(&texts, truncate)?, shown.collect())
+        }
+    };
     let labels = encoder.labels();
-    for (texts, sequences) in texts.chunks(LINES).zip(sequences.chunks(LINES)) {
+    for (shown, sequences) in shown.chunks(LINES).zip(sequences.chunks(LINES)) {
         let scores = encoder.classify_tokens(sequences)?;
-        let lines = texts.iter().zip(&scores).map(|(text, scores)| {
+        let lines = shown.iter().zip(&scores).map(|(&(text, pair), scores)| {
             let best = (0..scores.len()).fold(0, |a, b| if scores[b] > scores[a] { b } else { a });
             line(&ClassLine {
                 text: (!args.texts.no_text).then_some(text),
+                pair: pair.filter(|_| !args.texts.no_text),
                 label: &labels[best],
                 scores: Scores(labels, scores),
             })
@@ -73,6 +85,35 @@ pub fn classify(args: &ClassifyArgs) -> Result<(), CliError> {
         print(&lines.collect::<String>())?;
     }
     Ok(())
+}
+
+/// Pairs of texts: two arguments each, or lines with a tab between the two.
+fn pairs(texts: &[String], arguments: bool) -> Result<Vec<(&str, &str)>, CliError> {
+    if arguments {
+        let (pairs, rest) = texts.as_chunks();
+        if !rest.is_empty() {
+            let found = texts.len();
+            let reason = format!("--pair: {found} texts: expected two for each pair");
+            return Err(CliError::Usage(reason));
+        }
+        return Ok(pairs
+            .iter()
+            .map(|[a, b]| (a.as_str(), b.as_str()))
+            .collect());
+    }
+    let mut pairs = vec![];
+    for (index, line) in texts.iter().enumerate() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [first, second] = columns[..] else {
+            return Err(CliError::Usage(format!(
+                "--pair: line {} has {} tabs: expected two texts with one tab between",
+                index + 1,
+                columns.len() - 1
+            )));
+        };
+        pairs.push((first, second));
+    }
+    Ok(pairs)
 }
 
 #[derive(Serialize)]
@@ -93,7 +134,9 @@ enum Vectors<'a> {
 #[derive(Serialize)]
 struct ClassLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a String>,
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair: Option<&'a str>,
     label: &'a str,
     scores: Scores<'a>,
 }

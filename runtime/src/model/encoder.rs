@@ -2,9 +2,10 @@
 
 use super::Model;
 use super::block::{Scratch, Sight};
-use super::linear::forward;
+use super::linear::{Linear, forward};
 use super::rope::RopeTable;
 use crate::config::{EncoderConfig, HeadActivation, Scores};
+use crate::tokenizer::Sequence;
 use kinglet_kernels::HeadCaches;
 use kinglet_kernels::kv::KvKind;
 
@@ -15,24 +16,25 @@ pub(crate) struct EncoderMemory {
     scratch: Option<Scratch>,
     caches: Option<HeadCaches>,
     ropes: Vec<RopeTable>,
-    /// What is added to a token at each position, `[position][hidden]`: its learned embedding and
-    /// that of the first token type.
+    /// The learned embedding of each position, `[position][hidden]`; zeros where there is none.
     positions: Vec<f32>,
-    /// Token and position of each row.
-    places: Vec<(u32, usize)>,
+    /// The learned embedding of each token type, `[type][hidden]`; one of zeros where there is none.
+    types: Vec<f32>,
+    /// Token, position and type of each row.
+    places: Vec<(u32, usize, usize)>,
 }
 
 impl EncoderMemory {
-    /// Runs sequences of tokens, each of one to [`EncoderConfig::max_tokens`], and returns their
+    /// Runs sequences, each of one to [`EncoderConfig::max_tokens`] tokens, and returns their
     /// hidden states one after the other, `[row][hidden]`. No row is padding.
     pub fn forward(
         &mut self,
         model: &Model,
         encoder: &EncoderConfig,
-        sequences: &[&[u32]],
+        sequences: &[Sequence],
     ) -> &[f32] {
         let config = model.config();
-        let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.tokens.len()).collect();
         let rows = lengths.iter().sum();
         self.grow(
             model,
@@ -80,27 +82,28 @@ impl EncoderMemory {
         self.ropes = ropes.map(|rope| RopeTable::new(rope, longest)).collect();
 
         let hidden = config.hidden_size;
-        self.positions = vec![0.0; longest * hidden];
-        let mut row = vec![0.0; hidden];
-        for (position, sum) in self.positions.chunks_exact_mut(hidden).enumerate() {
-            let learned = encoder.first_position.map(|first| first + position);
-            let tables = [(&model.positions, learned), (&model.token_types, Some(0))];
-            for (table, index) in tables {
-                if let (Some(table), Some(index)) = (table, index) {
-                    table.row(&model.file, index, &mut row);
-                    sum.iter_mut().zip(&row).for_each(|(sum, x)| *sum += x);
-                }
+        let table = |table: &Option<Linear>, first: usize, rows: usize| {
+            let mut values = vec![0.0; rows * hidden];
+            if let Some(table) = table {
+                let rows = values.chunks_exact_mut(hidden).enumerate();
+                rows.for_each(|(row, out)| table.row(&model.file, first + row, out));
             }
-        }
+            values
+        };
+        let first = encoder.first_position.unwrap_or(0);
+        self.positions = table(&model.positions, first, longest);
+        self.types = table(&model.token_types, 0, encoder.token_types.max(1));
     }
 
     /// The residual stream before the first block.
-    fn embed(&mut self, model: &Model, sequences: &[&[u32]]) {
+    fn embed(&mut self, model: &Model, sequences: &[Sequence]) {
         self.places.clear();
-        for tokens in sequences {
-            let places = tokens.iter().enumerate();
-            self.places
-                .extend(places.map(|(position, &token)| (token, position)));
+        for Sequence { tokens, types } in sequences {
+            let places = tokens.iter().enumerate().map(|(position, &token)| {
+                let kind = types.get(position).map_or(0, |&kind| kind as usize);
+                (token, position, kind)
+            });
+            self.places.extend(places);
         }
         let (hidden, scale) = (model.config().hidden_size, model.config().embedding_scale);
         let Some(scratch) = &mut self.scratch else {
@@ -108,12 +111,13 @@ impl EncoderMemory {
         };
         let x = &mut scratch.x[..self.places.len() * hidden];
         model.engine.pool().for_each_chunk(x, hidden, |row, x| {
-            let (token, position) = self.places[row];
+            let (token, position, kind) = self.places[row];
             model.embed.row(&model.file, token as usize, x);
-            let added = &self.positions[position * hidden..][..hidden];
-            x.iter_mut()
-                .zip(added)
-                .for_each(|(x, y)| *x = *x * scale + y);
+            let position = &self.positions[position * hidden..][..hidden];
+            let kind = &self.types[kind * hidden..][..hidden];
+            for ((x, position), kind) in x.iter_mut().zip(position).zip(kind) {
+                *x = *x * scale + (position + kind);
+            }
         });
         if let Some(norm) = &model.embed_norm {
             norm.apply_in_place(&model.engine, x);

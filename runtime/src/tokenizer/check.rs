@@ -1,5 +1,6 @@
 //! Parts of `tokenizer.json` that the `tokenizers` crate would panic on, refused with a sentence.
 
+use super::charsmap;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -36,10 +37,15 @@ pub fn outline(json: &[u8]) -> Result<(), String> {
         ));
     }
     each_object(&outline.normalizer, &mut |part| {
-        if part["type"] == "Precompiled" || !part["precompiled_charsmap"].is_null() {
-            return Err("normalizer Precompiled is not supported".to_owned());
+        let charsmap = &part["precompiled_charsmap"];
+        if part["type"] != "Precompiled" && charsmap.is_null() {
+            return Ok(());
         }
-        Ok(())
+        let text = charsmap
+            .as_str()
+            .ok_or("expected text in base64".to_owned());
+        let checked = text.and_then(charsmap::check);
+        checked.map_err(|e| format!("normalizer Precompiled: precompiled_charsmap: {e}"))
     })?;
     each_object(&outline.decoder, &mut |part| {
         if part["type"] == "Strip" && part["stop"].as_u64() != Some(0) {
@@ -66,10 +72,11 @@ pub fn outline(json: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the template of a single text has that text alone, and knows the special tokens that it
-/// names. Pairs of texts are not tokenized here.
+/// Whether the template of a single text has that text alone, and whether the special tokens that
+/// it and that of a pair name are known.
 fn template(processor: &Value) -> Result<(), String> {
-    for piece in processor["single"].as_array().into_iter().flatten() {
+    let pieces = |template: &str| processor[template].as_array().into_iter().flatten();
+    for piece in pieces("single") {
         let sequence = &piece["Sequence"]["id"];
         if !sequence.is_null() && sequence != "A" {
             return Err(format!(
@@ -77,6 +84,8 @@ fn template(processor: &Value) -> Result<(), String> {
                  expected \"A\""
             ));
         }
+    }
+    for piece in pieces("single").chain(pieces("pair")) {
         let name = piece["SpecialToken"]["id"].as_str();
         if let Some(name) = name.filter(|name| processor["special_tokens"].get(name).is_none()) {
             return Err(format!(

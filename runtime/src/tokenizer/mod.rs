@@ -1,11 +1,14 @@
 //! Text to tokens and back.
 
+mod charsmap;
 mod check;
+mod sequence;
 mod stop;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use sequence::Sequence;
 pub use stop::StopMatcher;
 pub use stream::TextStream;
 
@@ -57,22 +60,31 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Tokens of a text with all that the model wants around it, cut to `limit` so that what comes
-    /// after the text stays; and how many there were.
+    /// A text, or with `second` a pair of texts, with all that the model wants around and between
+    /// them, cut to `limit` tokens so that the special ones stay and the longer text of a pair gives
+    /// way first; and how many tokens there were.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_within(&self, text: &str, limit: usize) -> Result<(Vec<u32>, usize), Error> {
-        let encoding = self.inner.encode_fast(text, true).map_err(failed)?;
-        let mut tokens = encoding.get_ids().to_vec();
-        let found = tokens.len();
-        if found > limit {
-            let special = encoding.get_special_tokens_mask().iter().rev();
-            let after = special.take_while(|&&special| special == 1).count();
-            let after = after.min(limit);
-            tokens.drain(limit - after..found - after);
+    /// As [`Tokenizer::encode`], or a tokenizer that makes nothing of a second text.
+    pub fn encode_within(
+        &self,
+        text: &str,
+        second: Option<&str>,
+        limit: usize,
+    ) -> Result<(Sequence, usize), Error> {
+        let encoding = match second {
+            None => self.inner.encode_fast(text, true),
+            Some(second) => self.inner.encode_fast((text, second), true),
+        };
+        let encoding = encoding.map_err(failed)?;
+        if second.is_some() && sequence::count(&encoding.get_sequence_ids(), 1) == 0 {
+            return Err(Error::Tokenizer {
+                reason: "it makes no token of the second text of a pair: \
+                         is the model made for pairs?"
+                    .to_owned(),
+            });
         }
-        Ok((tokens, found))
+        Ok((sequence::cut(&encoding, limit), encoding.len()))
     }
 
     /// The text of tokens, special ones left out.

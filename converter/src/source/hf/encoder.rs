@@ -1,4 +1,4 @@
-//! BERT, DistilBERT and RoBERTa: `config.json` as a [`ModelConfig`], the names of their tensors, and
+//! BERT, DistilBERT, RoBERTa and XLM-RoBERTa: `config.json` as a [`ModelConfig`], the names of their tensors, and
 //! what sentence-transformers keeps beside (`modules.json`).
 
 use super::safetensors::Shards;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What [`parse`] supports, by `model_type`.
-pub const SUPPORTED: [&str; 3] = ["bert", "distilbert", "roberta"];
+pub const SUPPORTED: [&str; 4] = ["bert", "distilbert", "roberta", "xlm-roberta"];
 
 /// The most layers that are counted out; the runtime's own limit is lower.
 const MAX_LAYERS: usize = 1 << 16;
@@ -48,6 +48,15 @@ struct Config {
     id2label: Option<BTreeMap<String, String>>,
     num_labels: Option<usize>,
     problem_type: Option<String>,
+    /// What sentence-transformers does with the scores of pairs: now, and in its older versions.
+    #[serde(default)]
+    sentence_transformers: CrossEncoder,
+    sbert_ce_default_activation_function: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct CrossEncoder {
+    activation_fn: Option<String>,
 }
 
 fn default_eps() -> f32 {
@@ -88,7 +97,7 @@ impl Config {
         let head_dim = self.hidden_size / heads;
         // RoBERTa counts positions from the one after the padding token's.
         let first = match self.model_type.as_str() {
-            "roberta" => self.pad_token_id.unwrap_or(1).saturating_add(1),
+            "roberta" | "xlm-roberta" => self.pad_token_id.unwrap_or(1).saturating_add(1),
             _ => 0,
         };
         let positions = self.max_position_embeddings.saturating_sub(first);
@@ -176,6 +185,8 @@ impl Config {
         if count > MAX_LAYERS {
             return Err(format!("num_labels is {count}"));
         }
+        let own = self.sentence_transformers.activation_fn.as_ref();
+        let own = own.or(self.sbert_ce_default_activation_function.as_ref());
         let label = |index: usize| {
             let label = named.get(&index).cloned();
             label.unwrap_or_else(|| format!("LABEL_{index}"))
@@ -187,6 +198,7 @@ impl Config {
                 _ => HeadActivation::Tanh,
             },
             scores: match self.problem_type.as_deref() {
+                _ if own.is_some_and(|name| name.ends_with(".Identity")) => Scores::Raw,
                 Some("regression") => Scores::Raw,
                 Some("multi_label_classification") => Scores::Sigmoid,
                 None if count == 1 => Scores::Sigmoid,
@@ -202,7 +214,7 @@ pub fn tensor(config: &ModelConfig, name: &str, shards: &Shards) -> String {
     // The model itself, or the model inside one with a head.
     let family = if distilled {
         "distilbert."
-    } else if config.architecture == "roberta" {
+    } else if ["roberta", "xlm-roberta"].contains(&config.architecture.as_str()) {
         "roberta."
     } else {
         "bert."
@@ -438,6 +450,23 @@ mod tests {
             head(json!({"0": "x"}), json!("regression")).scores,
             Scores::Raw
         );
+        let raw = |key: &str, value: Value| {
+            let mut config = bert();
+            config["architectures"] = json!(["BertForSequenceClassification"]);
+            config["id2label"] = json!({"0": "x"});
+            config[key] = value;
+            parse(config)
+                .unwrap()
+                .encoder
+                .unwrap()
+                .classifier
+                .unwrap()
+                .scores
+        };
+        let identity = json!("torch.nn.modules.linear.Identity");
+        let old = raw("sbert_ce_default_activation_function", identity.clone());
+        let new = raw("sentence_transformers", json!({"activation_fn": identity}));
+        assert_eq!((old, new), (Scores::Raw, Scores::Raw));
         assert!(
             with("hidden_act", json!("gelu"))
                 .unwrap()
