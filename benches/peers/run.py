@@ -1,12 +1,19 @@
 #!/usr/bin/env python3
-"""Compare kinglet with llama.cpp on the same machine, model and prompt lengths, alternating.
+"""Compare kinglet with llama.cpp and OpenVINO on the same machine, model and prompt lengths, alternating.
 
-    python3 benches/peers/run.py [--isa avx512vnni] [--threads 2,1] [--repeat 5]
+    python3 benches/peers/run.py [--isa avx512vnni] [--threads 2,1] [--repeat 5] [--only speed,startup,threads,depth]
 
-Installs llama-cpp-python from PyPI, built for the same ISA, makes the full-precision SmolLM2-135M reference and
-quantizes it with both engines: Q4_0 and Q8_0 (every tensor) against q4 and q8 in groups of 32 (every tensor).
-Writes a Markdown table to standard output and, with --json FILE, all measurements. Everything fetched or built is
-kept in the user's cache folder.
+Installs llama-cpp-python from PyPI, built for the same ISA, and OpenVINO, limited to it (without AMX, BF16); makes the
+full-precision SmolLM2-135M reference and quantizes it with each engine, every tensor alike: q4 and q8 in groups of 32,
+Q4_0 and Q8_0, INT4 in groups of 64 and INT8 per channel. The parts:
+
+    speed    tokens/s of a prompt and of decoding, for each number of threads
+    startup  from the start of a program to its first token after 5, files in memory; peak memory with a prompt of 512
+    threads  kinglet alone: one thread and 1, 2 and 4 per core; a core that another process keeps half busy
+    depth    kinglet alone: decoding after 4096 tokens
+
+Writes Markdown tables to standard output and, with --json FILE, all measurements. Everything fetched or built is kept
+in the user's cache folder. Startup compiles a C program against llama.cpp: it needs cc.
 """
 import argparse
 import hashlib
@@ -18,7 +25,11 @@ import subprocess
 import sys
 import venv
 import zipfile
+from functools import partial
 from pathlib import Path
+
+import scaling
+import startup
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -33,7 +44,13 @@ CMAKE = {
     "dotprod": "-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod",
     "i8mm": "-DGGML_CPU_ARM_ARCH=armv8.6-a+dotprod+i8mm",
 }
-PAIRS = [("q4", "Q4_0"), ("q8", "Q8_0")]
+OPENVINO = ["openvino==2026.4.1", "openvino-genai==2026.4.1.0", "nncf==3.4.0"]
+# What oneDNN may use. OpenVINO has no INT4 for plain AVX2, and no such limit on ARM.
+ONEDNN = {"avxvnni": "AVX2_VNNI", "avx512vnni": "AVX512_CORE_VNNI"}
+# The same bits with each engine.
+KINDS = [("q4", "Q4_0", "int4"), ("q8", "Q8_0", "int8")]
+PARTS = ["speed", "startup", "threads", "depth"]
+KINGLET = ROOT / "target/release/kinglet"
 
 
 def run(*command, **options):
@@ -56,6 +73,31 @@ def python_for(isa):
     return python
 
 
+def openvino_python():
+    """An environment with OpenVINO."""
+    folder = CACHE / "venv-openvino"
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        print("installing " + ", ".join(OPENVINO), file=sys.stderr)
+        venv.create(folder, with_pip=True)
+        run(python, "-m", "pip", "install", "-q", *OPENVINO, stdout=sys.stderr)
+        (folder / "ready").touch()
+    return python
+
+
+def first_token_program(python):
+    """A program that continues a text with the llama.cpp of an environment."""
+    program = python.parent / "first_token"
+    source = HERE / "first_token.c"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", capture_output=True,
+                   text=True).stdout.strip()
+        libraries = f"{site}/llama_cpp/lib"
+        run("cc", "-O2", "-I", f"{site}/include", source, "-o", program, "-L", libraries, "-lllama",
+            f"-Wl,-rpath,{libraries}")
+    return program
+
+
 def reference(python):
     """The folder of the full-precision SmolLM2 (hf/ and reference-f16.gguf)."""
     folder = CACHE / "smollm2"
@@ -68,70 +110,103 @@ def reference(python):
     return folder
 
 
-def models(python, folder):
-    """(label, kinglet file, llama.cpp file) of each pair, made if missing."""
+def models(python, folder, openvino):
+    """[{engine: file}] of each kind, made if missing; without OpenVINO unless its Python is given."""
     found = []
     convert = ROOT / "target/release/kinglet-convert"
     stamp = hashlib.sha256(convert.read_bytes()).hexdigest()[:12]
-    for kind, peer in PAIRS:
-        ours, theirs = folder / f"{kind}-{stamp}.kgl", folder / f"{peer}.gguf"
-        if not ours.exists():
-            run(convert, folder / "hf", "-o", ours, "--quant", kind, "--group", 32, "--method", "rtn",
+    full = folder / "reference-f16.gguf"
+    for kind, peer, openvino_kind in KINDS:
+        files = {"llama.cpp": folder / f"{peer}.gguf", "kinglet": folder / f"{kind}-{stamp}.kgl"}
+        if not files["kinglet"].exists():
+            run(convert, folder / "hf", "-o", files["kinglet"], "--quant", kind, "--group", 32, "--method", "rtn",
                 "--embed", kind, "--head", kind, stdout=sys.stderr)
-        if not theirs.exists():
-            run(python, HERE / "llama_cpp_quantize.py", folder / "reference-f16.gguf", theirs, peer,
+        if not files["llama.cpp"].exists():
+            run(python, HERE / "llama_cpp_quantize.py", full, files["llama.cpp"], peer,
                 stdout=sys.stderr, stderr=subprocess.DEVNULL)
-        found.append((f"kinglet {kind}", f"llama.cpp {peer}", ours, theirs))
+        if openvino:
+            files["OpenVINO"] = folder / "openvino" / openvino_kind
+            if not (files["OpenVINO"] / "openvino_model.bin").exists():
+                print("quantizing for OpenVINO (minutes)", file=sys.stderr)
+                run(openvino, HERE / "openvino_model.py", full, folder / "openvino", stdout=sys.stderr)
+        found.append(files)
     return found
 
 
-def kinglet_once(isa, model, threads, prompt, generate, depth):
-    """One measurement, {"prefill", "decode"} in tokens/s."""
-    env = dict(os.environ, KINGLET_ISA=isa)
-    command = [ROOT / "target/release/kinglet", "bench", "-m", model, "-p", prompt, "-n", generate,
-               "-d", depth, "-t", threads, "-r", 1, "--json"]
-    rows = json.loads(run(*command, env=env, capture_output=True).stdout)
-    rate = {row["test"][:2]: row["tokens_per_second"]["median"] for row in rows}
-    return {"prefill": rate.get("pp"), "decode": rate.get("tg")}
+class Peer:
+    """An engine that measures jobs, one a line, and keeps its models loaded between them."""
+
+    def __init__(self, python, script, **env):
+        self.script = script
+        self.process = subprocess.Popen([python, HERE / script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True, env=dict(os.environ, **env))
+
+    def rate(self, model, threads, prompt=0, generate=0, depth=0):
+        """Tokens/s, once."""
+        job = {"model": str(model), "threads": threads, "prompt": prompt, "generate": generate, "depth": depth}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"{self.script} has ended: give it {json.dumps(job)} to see why")
+        return json.loads(answer)["prefill" if prompt else "decode"]
 
 
-def measure(args, python, pairs):
-    """Every measurement, alternating: {(label, threads, test): [tokens/s]}."""
+def kinglet_rate(model, threads, prompt=0, generate=0, depth=0, kv="f16"):
+    """Tokens/s, once."""
+    command = [KINGLET, "bench", "-m", model, "-p", prompt, "-n", generate, "-d", depth, "-t", threads, "--kv", kv,
+               "-r", 1, "--json"]
+    return json.loads(run(*command, capture_output=True).stdout)[0]["tokens_per_second"]["median"]
+
+
+def speed(args, engines, kinds):
+    """Every measurement, engines taking turns: {(kind, threads, test): {engine: [tokens/s]}}."""
+    tests = {"prefill 512": {"prompt": 512}, "decode 128": {"generate": 128},
+             "decode 64 after 512": {"generate": 64, "depth": 512}}
     results = {}
-    peer = subprocess.Popen([python, HERE / "llama_cpp_bench.py"], stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    tests = [(512, 0, 0, "prefill 512"), (0, 128, 0, "decode 128"), (0, 64, 512, "decode 64 after 512")]
     for threads in args.threads:
-        for ours_label, theirs_label, ours, theirs in pairs:
-            for prompt, generate, depth, test in tests:
+        for (kind, *_), files in zip(KINDS, kinds):
+            for test, flags in tests.items():
+                rates = {engine: [] for engine in files}
                 for _ in range(args.repeat):
-                    job = {"model": str(theirs), "threads": threads, "prompt": prompt,
-                           "generate": generate, "depth": depth}
-                    peer.stdin.write(json.dumps(job) + "\n")
-                    peer.stdin.flush()
-                    answers = [
-                        (theirs_label, json.loads(peer.stdout.readline())),
-                        (ours_label, kinglet_once(args.isa, ours, threads, prompt, generate, depth)),
-                    ]
-                    for label, answer in answers:
-                        rate = answer["prefill"] if prompt else answer["decode"]
-                        results.setdefault((label, threads, test), []).append(rate)
-                print(f"{ours_label}, {threads} threads, {test}: done", file=sys.stderr)
-    peer.stdin.close()
-    peer.wait()
+                    for engine, file in files.items():
+                        rates[engine].append(engines[engine](file, threads, **flags))
+                results[kind, threads, test] = rates
+                print(f"{kind}, {threads} threads, {test}: done", file=sys.stderr)
     return results
 
 
-def table(args, pairs, results):
-    lines = ["| threads | test | llama.cpp | kinglet | ratio |", "|---|---|---|---|---|"]
-    for threads in args.threads:
-        for ours, theirs, *_ in pairs:
-            for test in dict.fromkeys(test for _, _, test in results):
-                a = statistics.median(results[theirs, threads, test])
-                b = statistics.median(results[ours, threads, test])
-                kind = f"{theirs.split()[1]} / {ours.split()[1]}"
-                lines.append(f"| {threads} | {kind}, {test} | {a:.0f} | {b:.0f} | {b / a:.2f} |")
-    return "\n".join(lines)
+def speed_rows(results):
+    """Lines of the table."""
+    peers = [engine for engine in next(iter(results.values())) if engine != "kinglet"]
+    columns = ["threads", "test", *peers, "kinglet", *(f"of {peer}" for peer in peers)]
+    yield "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|"
+    names = {kind: " / ".join([kind, *others][:len(peers) + 1]) for kind, *others in KINDS}
+    for (kind, threads, test), rates in results.items():
+        medians = {engine: statistics.median(values) for engine, values in rates.items()}
+        cells = [str(threads), f"{names[kind]}, {test}"]
+        cells += [f"{medians[engine]:.0f}" for engine in (*peers, "kinglet")]
+        cells += [f"{medians['kinglet'] / medians[peer]:.2f}" for peer in peers]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def started(args, python, kinds):
+    """Start-up and memory of kinglet and llama.cpp: {kind: (what `startup` measures, kinglet's memory)}."""
+    program, threads = first_token_program(python), args.threads[0]
+    results = {}
+    for (kind, *_), files in zip(KINDS, kinds):
+        def peer(prompt, context, tokens):
+            return [program, files["llama.cpp"], str(threads), str(context), prompt, str(tokens)]
+
+        def kinglet(prompt, context, tokens):
+            return [KINGLET, "run", "-m", files["kinglet"], "-t", str(threads), "-c", str(context), "-p", prompt,
+                    "-n", str(tokens), "--temp", "0", "--ignore-eos"]
+
+        info = run(KINGLET, "info", "-m", files["kinglet"], "-c", startup.CONTEXT, "--json", capture_output=True)
+        measured = startup.measure({"llama.cpp": peer, "kinglet": kinglet}, args.repeat)
+        results[kind] = (measured, json.loads(info.stdout)["memory"])
+        print(f"{kind}, start-up: done", file=sys.stderr)
+    return results
 
 
 def cpu_name():
@@ -145,23 +220,52 @@ def cpu_name():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--isa", choices=CMAKE, default="avx512vnni", help="instruction set of both engines")
-    parser.add_argument("--threads", type=lambda s: [int(t) for t in s.split(",")], default=[2, 1])
+    parser.add_argument("--isa", choices=CMAKE, default="avx512vnni", help="instruction set of all engines")
+    parser.add_argument("--threads", type=lambda s: [int(t) for t in s.split(",")], default=[2, 1],
+                        help="numbers of threads for speed; the first also for startup")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", type=lambda s: s.split(","), default=PARTS, help=f"parts of {','.join(PARTS)}")
     parser.add_argument("--json", type=Path, help="write every measurement there")
     args = parser.parse_args()
+    if unknown := set(args.only) - set(PARTS):
+        parser.error(f"--only {','.join(sorted(unknown))}: expected some of {','.join(PARTS)}")
     CACHE.mkdir(parents=True, exist_ok=True)
+    os.environ["KINGLET_ISA"] = args.isa
     run("cargo", "build", "--release", "-p", "kinglet", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
     python = python_for(args.isa)
-    pairs = models(python, reference(python))
-    results = measure(args, python, pairs)
-    print(f"{cpu_name()}, {os.cpu_count()} cores; ISA {args.isa}; llama-cpp-python {LLAMA_CPP_PYTHON}; "
-          f"tokens/s, medians of {args.repeat} alternating runs.\n")
-    print(table(args, pairs, results))
+    openvino = openvino_python() if "speed" in args.only and args.isa in ONEDNN else None
+    kinds = models(python, reference(python), openvino)
+    peers = f"llama-cpp-python {LLAMA_CPP_PYTHON}" + (f", {OPENVINO[1]}" if openvino else "")
+    print(f"{cpu_name()}, {os.cpu_count()} cores; ISA {args.isa}; {peers}; medians of {args.repeat} alternating runs.")
+    found = {"cpu": cpu_name(), "isa": args.isa}
+
+    def show(title, *lines):
+        print(f"\n{title}\n", *lines, sep="\n", flush=True)
+
+    if "speed" in args.only:
+        engines = {"llama.cpp": Peer(python, "llama_cpp_bench.py").rate, "kinglet": kinglet_rate}
+        if openvino:
+            engines["OpenVINO"] = Peer(openvino, "openvino_bench.py", ONEDNN_MAX_CPU_ISA=ONEDNN[args.isa]).rate
+        results = speed(args, engines, kinds)
+        show("Speed, tokens/s:", *speed_rows(results))
+        found["speed"] = [{"kind": kind, "threads": threads, "test": test, "tokens_per_second": rates}
+                          for (kind, threads, test), rates in results.items()]
+    if "startup" in args.only:
+        results = started(args, python, kinds)
+        show(f"Start-up, and memory with a context of {startup.CONTEXT}, {args.threads[0]} threads:", startup.HEADER,
+             *(line for kind, measured in results.items() for line in startup.rows(kind, *measured)))
+        found["startup"] = results
+    rate = partial(kinglet_rate, kinds[0]["kinglet"])
+    if "threads" in args.only:
+        found["threads"], found["busy_core"] = (part(rate, args.repeat) for part in
+                                                (scaling.threads, scaling.busy_core))
+        show("Threads of kinglet, speed:", scaling.THREAD_HEADER, *scaling.thread_rows(found["threads"]))
+        show("A core half busy with another process:", scaling.BUSY_HEADER, *scaling.busy_rows(found["busy_core"]))
+    if "depth" in args.only:
+        found["depth"] = scaling.depth(rate, args.repeat)
+        show("Depth, kinglet:", scaling.DEPTH_HEADER, *scaling.depth_rows(found["depth"]))
     if args.json:
-        rows = [{"engine": e, "threads": t, "test": test, "tokens_per_second": r, "isa": args.isa, "cpu": cpu_name()}
-                for (e, t, test), r in results.items()]
-        args.json.write_text(json.dumps(rows, indent=1))
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

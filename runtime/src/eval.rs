@@ -17,7 +17,8 @@ pub struct EvalOptions {
     pub window: usize,
     /// The most windows; `None`: the whole text.
     pub windows: Option<usize>,
-    /// How keys and values are stored.
+    /// How keys and values are stored; a reference has F16 where the model has Q8, so that what that
+    /// costs shows.
     pub kv: KvKind,
 }
 
@@ -75,14 +76,21 @@ pub fn evaluate(
             reference: reference.config().vocab_size,
         });
     }
-    let session_options = SessionOptions {
-        context: window,
-        kv: options.kv,
-        ..SessionOptions::default()
+    let open = |model, kv| {
+        let options = SessionOptions {
+            context: window,
+            kv,
+            ..SessionOptions::default()
+        };
+        Session::new(model, options)
     };
-    let open = |model| Session::new(model, session_options.clone());
+    let reference_kv = match options.kv {
+        KvKind::Q8 => KvKind::F16,
+        exact => exact,
+    };
     // Both in step, so that the reference's logits need not be kept for a whole window.
-    let mut session = (open(model)?, reference.map(open).transpose()?);
+    let reference = reference.map(|reference| open(reference, reference_kv));
+    let mut session = (open(model, options.kv)?, reference.transpose()?);
     let mut sums = Sums::default();
     for (index, window_tokens) in windows.iter().enumerate() {
         progress(index, windows.len());

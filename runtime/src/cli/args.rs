@@ -354,7 +354,7 @@ pub struct EvalArgs {
     /// A model to compare the predictions with, for example the f16 one
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
-    /// How keys and values are kept: f32, f16 or q8
+    /// How keys and values are kept: f32, f16 or q8 (the reference's then f16)
     #[arg(long, value_name = "KIND", default_value_t)]
     pub kv: KvKind,
     /// Print JSON
