@@ -30,8 +30,9 @@ use std::ops::Range;
 /// Input bytes that should stay in a core's L2 cache while panels of weights pass by.
 const INPUT_BLOCK_BYTES: usize = 256 * 1024;
 
-/// Panels that one task takes when there are several tokens: they stay in L1 while tokens pass by.
-const GEMM_PANELS: usize = 2;
+/// The most panels that one task takes when there are several tokens: on x86, they stay in L1 while
+/// tokens pass by; on ARM, they share what it takes to arrange the tokens for them.
+const GEMM_PANELS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 2 };
 
 /// Tasks per thread in GEMV: enough for the others to take over from a slow core.
 const TASKS_PER_THREAD: usize = 8;
@@ -96,7 +97,8 @@ pub(crate) fn matmul(
     let step = if tokens == 1 {
         panels.div_ceil(pool.threads() * TASKS_PER_THREAD)
     } else {
-        GEMM_PANELS
+        // Two tasks for each thread, even if there are few panels.
+        GEMM_PANELS.min(panels.div_ceil(2 * pool.threads()))
     };
     let chunks = panels.div_ceil(step);
     pool.run(blocks * chunks, &|task| {
