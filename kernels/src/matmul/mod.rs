@@ -33,10 +33,11 @@ const INPUT_BLOCK_BYTES: usize = 384 * 1024;
 /// So few tokens are bound by reading weights: a task takes as many panels as for one token.
 const FEW_TOKENS: usize = 2;
 
-/// Panels that one task takes at most when more tokens pass by them.
-const GEMM_PANELS: usize = 4;
+/// The most panels that one task takes when more tokens pass by them; on ARM, they share what it takes
+/// to arrange the tokens for them.
+const GEMM_PANELS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 
-/// Tasks per thread: enough for the others to take over from a slow core.
+/// Tasks per thread in GEMV: enough for the others to take over from a slow core.
 const TASKS_PER_THREAD: usize = 8;
 
 /// One product of a matmul, with its output as a raw pointer that tasks share.
@@ -96,11 +97,11 @@ pub(crate) fn matmul(
     }
     let block = (INPUT_BLOCK_BYTES / input.cols).clamp(1, tokens);
     let blocks = tokens.div_ceil(block);
-    let shared = panels.div_ceil(pool.threads() * TASKS_PER_THREAD);
     let step = if tokens <= FEW_TOKENS {
-        shared
+        panels.div_ceil(pool.threads() * TASKS_PER_THREAD)
     } else {
-        shared.min(GEMM_PANELS)
+        // Two tasks for each thread, even if there are few panels.
+        GEMM_PANELS.min(panels.div_ceil(2 * pool.threads()))
     };
     let chunks = panels.div_ceil(step);
     pool.run(blocks * chunks, &|task| {
@@ -149,8 +150,8 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
     let widest = product.tiles.by_tokens.len();
     let tiles = rows.len().div_ceil(widest);
     for tile in 0..tiles {
-        let from = rows.start + rows.len() * tile / tiles;
-        let to = rows.start + rows.len() * (tile + 1) / tiles;
+        let from = rows.start + cut(rows.len(), tiles, widest, tile);
+        let to = rows.start + cut(rows.len(), tiles, widest, tile + 1);
         let kernel = product.tiles.by_tokens[to - from - 1];
         let full = panels.start..panels.end.min(whole);
         if !full.is_empty() {
@@ -194,6 +195,17 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
                 }
             }
         }
+    }
+}
+
+/// Where tile `index` of `tiles` begins among `tokens`, no tile having more than `widest`. As even as
+/// can be, but in pairs where the widest tile is of pairs: some kernels take two tokens at once.
+fn cut(tokens: usize, tiles: usize, widest: usize, index: usize) -> usize {
+    let at = tokens * index / tiles;
+    if widest.is_multiple_of(2) {
+        at.next_multiple_of(2).min(tokens)
+    } else {
+        at
     }
 }
 

@@ -3,11 +3,12 @@
 
 use crate::aarch64::quarters::Weights;
 use crate::aarch64::quarters::float::float;
-use crate::aarch64::quarters::gemm::{self, PairDot, Sums};
+use crate::aarch64::quarters::gemm::{self, Factors, Floats, PairDot, Tokens};
 use crate::aarch64::quarters::gemv::{self, PanelDot};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::mem::offset_of;
 
 pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     q4: Tiles {
@@ -20,6 +21,10 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q4::<3, 6, false>,
             q4::<4, 7, false>,
             q4::<4, 8, false>,
+            q4::<5, 9, false>,
+            q4::<5, 10, false>,
+            q4::<6, 11, false>,
+            q4::<6, 12, false>,
         ],
     },
     q4_minimum: Tiles {
@@ -42,6 +47,10 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<3, 6>,
             q8::<4, 7>,
             q8::<4, 8>,
+            q8::<5, 9>,
+            q8::<5, 10>,
+            q8::<6, 11>,
+            q8::<6, 12>,
         ],
     },
     q3: split::<2, 1>(),
@@ -251,7 +260,7 @@ impl PanelDot for Sdot {
     #[inline(always)]
     unsafe fn narrow(weights: &Weights, x: &Self::Spread) -> int32x4_t {
         // SAFETY: as the caller promises.
-        unsafe { Self::wide(weights, x) }
+        unsafe { <Self as PanelDot>::wide(weights, x) }
     }
 
     #[inline(always)]
@@ -291,12 +300,19 @@ impl PairDot for Sdot {
     }
 
     #[inline(always)]
-    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums {
-        let [mut a, mut b] = start;
+    unsafe fn narrow(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
+        // SAFETY: as the caller promises.
+        unsafe { <Self as PairDot>::wide(acc, weights, scales, tokens) }
+    }
+
+    #[inline(always)]
+    unsafe fn wide(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
+        const { assert!(size_of::<Factors>() == 64 && offset_of!(Factors, start) == 16) };
         // SAFETY: as the caller promises.
         unsafe {
             asm!(
-                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{pair}], #64",
+                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{codes}], #64",
+                "ldp {a:q}, {b:q}, [{factors}, #16]",
                 "sdot {a:v}.4s, {w0:v}.16b, v16.4b[0]",
                 "sdot {b:v}.4s, {w0:v}.16b, v18.4b[0]",
                 "sdot {a:v}.4s, {w1:v}.16b, v16.4b[1]",
@@ -305,6 +321,7 @@ impl PairDot for Sdot {
                 "sdot {b:v}.4s, {w2:v}.16b, v18.4b[2]",
                 "sdot {a:v}.4s, {w3:v}.16b, v16.4b[3]",
                 "sdot {b:v}.4s, {w3:v}.16b, v18.4b[3]",
+                "ldr q16, [{factors}], #64",
                 "sdot {a:v}.4s, {w4:v}.16b, v17.4b[0]",
                 "sdot {b:v}.4s, {w4:v}.16b, v19.4b[0]",
                 "sdot {a:v}.4s, {w5:v}.16b, v17.4b[1]",
@@ -313,7 +330,15 @@ impl PairDot for Sdot {
                 "sdot {b:v}.4s, {w6:v}.16b, v19.4b[2]",
                 "sdot {a:v}.4s, {w7:v}.16b, v17.4b[3]",
                 "sdot {b:v}.4s, {w7:v}.16b, v19.4b[3]",
-                pair = inout(reg) *pair, a = inout(vreg) a, b = inout(vreg) b,
+                "fmul v17.4s, {scales:v}.4s, v16.s[0]",
+                "fmul v18.4s, {scales:v}.4s, v16.s[2]",
+                "scvtf {a:v}.4s, {a:v}.4s",
+                "scvtf {b:v}.4s, {b:v}.4s",
+                "fmla {first:v}.4s, v17.4s, {a:v}.4s",
+                "fmla {second:v}.4s, v18.4s, {b:v}.4s",
+                codes = inout(reg) tokens.codes, factors = inout(reg) tokens.factors,
+                first = inout(vreg) acc[0], second = inout(vreg) acc[1],
+                scales = in(vreg) scales[0], a = out(vreg) _, b = out(vreg) _,
                 w0 = in(vreg) weights[0], w1 = in(vreg) weights[1], w2 = in(vreg) weights[2],
                 w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
                 w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
@@ -321,12 +346,5 @@ impl PairDot for Sdot {
                 options(pure, readonly, nostack, preserves_flags)
             );
         }
-        [a, b]
-    }
-
-    #[inline(always)]
-    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums {
-        // SAFETY: as the caller promises.
-        unsafe { <Self as PairDot>::q4([vdupq_n_s32(0); 2], weights, pair) }
     }
 }

@@ -5,11 +5,12 @@
 //! rows, columns 0..4 and 8..12 of 16, then 4..8 and 12..16; the activations follow that order.
 
 use crate::aarch64::dotprod::Sdot;
-use crate::aarch64::quarters::gemm::{self, Floats, PairDot, Sums};
+use crate::aarch64::quarters::gemm::{self, Factors, Floats, PairDot, Sums, Tokens};
 use crate::aarch64::quarters::{LINE, Weights, float::float, gemv, nibbles};
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::mem::offset_of;
 
 pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     q4: Tiles {
@@ -22,6 +23,10 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q4::<3, 6, false>,
             q4::<4, 7, false>,
             q4::<4, 8, false>,
+            q4::<5, 9, false>,
+            q4::<5, 10, false>,
+            q4::<6, 11, false>,
+            q4::<6, 12, false>,
         ],
     },
     q4_minimum: Tiles {
@@ -46,6 +51,10 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             q8::<3, 6>,
             q8::<4, 7>,
             q8::<4, 8>,
+            q8::<5, 9>,
+            q8::<5, 10>,
+            q8::<6, 11>,
+            q8::<6, 12>,
         ],
     },
     q3: split::<2, 1>(),
@@ -213,21 +222,38 @@ impl PairDot for Smmla {
     }
 
     #[inline(always)]
-    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums {
-        let [mut a, mut b] = start;
+    unsafe fn narrow(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::wide(acc, weights, scales, tokens) }
+    }
+
+    #[inline(always)]
+    unsafe fn wide(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
+        const { assert!(size_of::<Factors>() == 64 && offset_of!(Factors, start) == 16) };
         // SAFETY: as the caller promises.
         unsafe {
             asm!(
-                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{pair}], #64",
+                "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{codes}], #64",
+                "ldp {a:q}, {b:q}, [{factors}, #16]",
                 "smmla {a:v}.4s, v16.16b, {w0:v}.16b",
                 "smmla {b:v}.4s, v16.16b, {w2:v}.16b",
+                "ldr q16, [{factors}], #64",
                 "smmla {a:v}.4s, v17.16b, {w1:v}.16b",
                 "smmla {b:v}.4s, v17.16b, {w3:v}.16b",
+                "fmul v17.4s, {s0:v}.4s, v16.4s",
+                "fmul v16.4s, {s1:v}.4s, v16.4s",
                 "smmla {a:v}.4s, v18.16b, {w4:v}.16b",
                 "smmla {b:v}.4s, v18.16b, {w6:v}.16b",
                 "smmla {a:v}.4s, v19.16b, {w5:v}.16b",
                 "smmla {b:v}.4s, v19.16b, {w7:v}.16b",
-                pair = inout(reg) *pair, a = inout(vreg) a, b = inout(vreg) b,
+                "scvtf {a:v}.4s, {a:v}.4s",
+                "scvtf {b:v}.4s, {b:v}.4s",
+                "fmla {first:v}.4s, v17.4s, {a:v}.4s",
+                "fmla {second:v}.4s, v16.4s, {b:v}.4s",
+                codes = inout(reg) tokens.codes, factors = inout(reg) tokens.factors,
+                first = inout(vreg) acc[0], second = inout(vreg) acc[1],
+                s0 = in(vreg) scales[0], s1 = in(vreg) scales[1],
+                a = out(vreg) _, b = out(vreg) _,
                 w0 = in(vreg) weights[0], w1 = in(vreg) weights[1], w2 = in(vreg) weights[2],
                 w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
                 w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
@@ -235,18 +261,12 @@ impl PairDot for Smmla {
                 options(pure, readonly, nostack, preserves_flags)
             );
         }
-        [a, b]
     }
 
     #[inline(always)]
-    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums {
-        // SAFETY: as the caller promises.
-        unsafe { Self::q4([vdupq_n_s32(0); 2], weights, pair) }
-    }
-
-    #[inline(always)]
-    unsafe fn by_token(factors: int32x4_t) -> Sums {
-        [factors; 2]
+    unsafe fn by_token(first: i32, second: i32) -> Sums {
+        // SAFETY: registers only.
+        unsafe { [vcombine_s32(vdup_n_s32(first), vdup_n_s32(second)); 2] }
     }
 
     #[inline(always)]
@@ -259,12 +279,6 @@ impl PairDot for Smmla {
                 vreinterpretq_f32_f64(vdupq_laneq_f64::<1>(pairs)),
             ]
         }
-    }
-
-    #[inline(always)]
-    unsafe fn outer(rows: Floats, tokens: float32x4_t) -> Floats {
-        // SAFETY: registers only.
-        unsafe { [vmulq_f32(rows[0], tokens), vmulq_f32(rows[1], tokens)] }
     }
 
     #[inline(always)]

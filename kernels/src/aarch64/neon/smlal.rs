@@ -6,7 +6,7 @@
 //! products of any codes are at most 2 · 128 · 127 = 32 512, and then go on to 32 bits.
 
 use crate::aarch64::quarters::Weights;
-use crate::aarch64::quarters::gemm::{PairDot, Sums};
+use crate::aarch64::quarters::gemm::{Floats, PairDot, Sums, Tokens};
 use crate::aarch64::quarters::gemv::PanelDot;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -318,6 +318,7 @@ unsafe fn q8_token(weights: &Weights, x: &mut *const u8) -> int32x4_t {
 
 impl PairDot for Smlal {
     type Pair = [Broadcast; 2];
+    const CHUNK: usize = 16;
 
     #[inline(always)]
     unsafe fn pair(first: *const i8, second: *const i8) -> Self::Pair {
@@ -326,19 +327,42 @@ impl PairDot for Smlal {
     }
 
     #[inline(always)]
-    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums {
+    unsafe fn narrow(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
         // SAFETY: as the caller promises.
         unsafe {
-            [
-                q4_token(start[0], weights, pair),
-                q4_token(start[1], weights, pair),
-            ]
+            let start = (*tokens.factors).start;
+            let first = q4_token(start[0], weights, &mut tokens.codes);
+            let second = q4_token(start[1], weights, &mut tokens.codes);
+            accumulate(acc, scales, [first, second], tokens);
         }
     }
 
     #[inline(always)]
-    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums {
-        // SAFETY: as the caller promises.
-        unsafe { [q8_token(weights, pair), q8_token(weights, pair)] }
+    unsafe fn wide(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
+        // SAFETY: as the caller promises; with any codes, the sums start at zero.
+        unsafe {
+            let first = q8_token(weights, &mut tokens.codes);
+            let second = q8_token(weights, &mut tokens.codes);
+            accumulate(acc, scales, [first, second], tokens);
+        }
+    }
+}
+
+/// `acc = fma(scales · scale_x, sums, acc)`; the factors of the `tokens` move on.
+///
+/// # Safety
+/// The factors must be good for one pair.
+#[inline(always)]
+unsafe fn accumulate(acc: &mut Floats, scales: Floats, sums: Sums, tokens: &mut Tokens) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let scale = (*tokens.factors).scale;
+        let (first, second) = (
+            vmulq_laneq_f32::<0>(scales[0], scale),
+            vmulq_laneq_f32::<2>(scales[1], scale),
+        );
+        acc[0] = vfmaq_f32(acc[0], first, vcvtq_f32_s32(sums[0]));
+        acc[1] = vfmaq_f32(acc[1], second, vcvtq_f32_s32(sums[1]));
+        tokens.factors = tokens.factors.add(1);
     }
 }

@@ -13,8 +13,8 @@ use crate::packing::PANEL;
 use std::arch::aarch64::*;
 use std::mem::MaybeUninit;
 
-/// Parts (of 32 columns) that are arranged at once: with the most tokens, they stay in L1.
-const CHUNK: usize = 16;
+/// The most parts (of 32 columns) that are arranged at once.
+const CHUNK: usize = 24;
 
 /// The sums of 4 rows and 2 tokens: by default 4 rows of the first, 4 rows of the second.
 pub(in crate::aarch64) type Sums = [int32x4_t; 2];
@@ -22,22 +22,42 @@ pub(in crate::aarch64) type Sums = [int32x4_t; 2];
 /// Floats that stand as [`Sums`] do.
 pub(in crate::aarch64) type Floats = [float32x4_t; 2];
 
-/// How an ISA takes the dot products of 32 columns of 4 rows with 2 tokens. Factors of the tokens
-/// come as `[first, first, second, second]`.
+/// What two tokens bring to 32 columns beside their codes; assembly reads it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(in crate::aarch64) struct Factors {
+    /// Scales, as `[first, first, second, second]`.
+    pub scale: float32x4_t,
+    /// Where the sums start.
+    pub start: Sums,
+    /// With minimum: scale · Σx, as the scales.
+    pub minimum: float32x4_t,
+}
+
+/// Where the arranged tokens are read, pair after pair.
+pub(in crate::aarch64) struct Tokens {
+    /// At a [`PairDot::Pair`].
+    pub codes: *const u8,
+    pub factors: *const Factors,
+}
+
+/// How an ISA multiplies 32 columns of 4 rows with 2 tokens.
 ///
 /// # Safety
-/// Every method needs the implementing ISA, and pointers that are good for 32 columns. Those to
-/// pairs move on behind them.
+/// Every method needs the implementing ISA, and pointers that are good for 32 columns.
 pub(in crate::aarch64) trait PairDot {
     /// 32 activations of two tokens.
     type Pair: Copy;
+    /// Parts that are arranged at once: with the most tokens, they stay in L1.
+    const CHUNK: usize = CHUNK;
 
     /// Arranges the activations of two tokens.
     unsafe fn pair(first: *const i8, second: *const i8) -> Self::Pair;
-    /// `start` plus the sums of codes in -16..=15 with a [`PairDot::Pair`] at `pair`.
-    unsafe fn q4(start: Sums, weights: &Weights, pair: &mut *const u8) -> Sums;
-    /// The sums of any codes with a [`PairDot::Pair`] at `pair`.
-    unsafe fn q8(weights: &Weights, pair: &mut *const u8) -> Sums;
+    /// `acc = fma(scales · scale_x, start + Σ, acc)`, the sum of codes in -16..=15 with the
+    /// `tokens`, which move on.
+    unsafe fn narrow(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens);
+    /// The same with any codes and sums that start at zero.
+    unsafe fn wide(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens);
 
     /// From 4 columns of each row after the other to the order of the ISA.
     #[inline(always)]
@@ -52,29 +72,17 @@ pub(in crate::aarch64) trait PairDot {
         unsafe { q4_columns(codes) }
     }
 
-    /// A factor of each token in the places of its sums.
+    /// A number of each token in the places of its sums.
     #[inline(always)]
-    unsafe fn by_token(factors: int32x4_t) -> Sums {
+    unsafe fn by_token(first: i32, second: i32) -> Sums {
         // SAFETY: registers only.
-        unsafe { [vdupq_laneq_s32::<0>(factors), vdupq_laneq_s32::<2>(factors)] }
+        unsafe { [vdupq_n_s32(first), vdupq_n_s32(second)] }
     }
 
     /// A factor of each row in the places of its sums.
     #[inline(always)]
     unsafe fn by_row(factors: float32x4_t) -> Floats {
         [factors, factors]
-    }
-
-    /// Factors of rows by factors of tokens.
-    #[inline(always)]
-    unsafe fn outer(rows: Floats, tokens: float32x4_t) -> Floats {
-        // SAFETY: registers only.
-        unsafe {
-            [
-                vmulq_laneq_f32::<0>(rows[0], tokens),
-                vmulq_laneq_f32::<2>(rows[1], tokens),
-            ]
-        }
     }
 
     /// `fma(rows, tokens, acc)`
@@ -94,15 +102,6 @@ pub(in crate::aarch64) trait PairDot {
     unsafe fn reorder(floats: Floats) -> Floats {
         floats
     }
-}
-
-/// Factors of two tokens, as `[first, first, second, second]`.
-#[derive(Clone, Copy)]
-struct Factors {
-    /// Scales.
-    scale: float32x4_t,
-    /// `q4`: -8 · Σx; with minimum: the bits of scale · Σx as a float.
-    offset: int32x4_t,
 }
 
 /// The activations of a chunk, `[part][pair]`, in the order in which a quarter reads them.
@@ -172,7 +171,7 @@ unsafe fn panels<D: PairDot, K: Quantized<D>, const PAIRS: usize, const N: usize
     out: *mut f32,
     stride: usize,
 ) {
-    const { assert!(PAIRS == N.div_ceil(2)) };
+    const { assert!(PAIRS == N.div_ceil(2) && D::CHUNK <= CHUNK) };
     let parts = block.groups * block.parts;
     let mut chunk: Chunk<D::Pair, PAIRS> = Chunk {
         codes: [[const { MaybeUninit::uninit() }; PAIRS]; CHUNK],
@@ -180,7 +179,7 @@ unsafe fn panels<D: PairDot, K: Quantized<D>, const PAIRS: usize, const N: usize
     };
     let mut from = 0;
     while from < parts {
-        let to = parts.min(from + CHUNK);
+        let to = parts.min(from + D::CHUNK);
         // SAFETY: parts below those of the block; quarters below those of its panels.
         unsafe {
             arrange::<D, K, PAIRS, N>(block, from, to, &mut chunk);
@@ -222,11 +221,17 @@ unsafe fn arrange<D: PairDot, K: Quantized<D>, const PAIRS: usize, const N: usiz
                 };
                 let scale = |n: usize| *block.x_scales.add(n * block.x_groups() + part);
                 let sum = |n: usize| *block.x_sums.add(n * block.x_groups() + part);
-                let offset = |n: usize| vdup_n_s32(K::offset(scale(n), sum(n)));
+                let minimum = |n: usize| scale(n) * sum(n) as f32;
+                let both = |a: f32, b: f32| vcombine_f32(vdup_n_f32(a), vdup_n_f32(b));
                 chunk.codes[part - from][pair].write(D::pair(codes(first), codes(second)));
                 chunk.factors[part - from][pair].write(Factors {
-                    scale: vcombine_f32(vdup_n_f32(scale(first)), vdup_n_f32(scale(second))),
-                    offset: vcombine_s32(offset(first), offset(second)),
+                    scale: both(scale(first), scale(second)),
+                    start: D::by_token(K::START * sum(first), K::START * sum(second)),
+                    minimum: if K::MINIMUM {
+                        both(minimum(first), minimum(second))
+                    } else {
+                        vdupq_n_f32(0.0)
+                    },
                 });
             }
         }
@@ -252,8 +257,11 @@ unsafe fn quarter<D: PairDot, K: Quantized<D>, const PAIRS: usize>(
         let panel = block.panel(unit / QUARTERS);
         let scales = panel.add(unit % QUARTERS * QUARTER * 2);
         let codes = panel.add(block.codes + unit % QUARTERS * (LINE / QUARTERS));
-        let mut pairs: *const u8 = chunk.codes.as_ptr().cast();
-        for (part, factors) in (from..to).zip(&chunk.factors) {
+        let mut tokens = Tokens {
+            codes: chunk.codes.as_ptr().cast(),
+            factors: chunk.factors.as_ptr().cast(),
+        };
+        for part in from..to {
             let at = (part >> shift) * PANEL * 2;
             let weights = K::weights(codes.add(part * K::PART));
             let scales_w = D::by_row(four_halves(scales.add(at)));
@@ -263,16 +271,10 @@ unsafe fn quarter<D: PairDot, K: Quantized<D>, const PAIRS: usize>(
                 scales_w
             };
             unroll!(pair < PAIRS, {
-                let tokens = factors[pair].assume_init();
-                let sums = K::dot(&weights, tokens.offset, &mut pairs);
-                let scale = D::outer(scales_w, tokens.scale);
-                for i in 0..2 {
-                    let acc = &mut acc[pair][i];
-                    *acc = vfmaq_f32(*acc, scale[i], vcvtq_f32_s32(sums[i]));
-                }
+                let factors = tokens.factors;
+                K::multiply(&mut acc[pair], &weights, scales_w, &mut tokens);
                 if K::MINIMUM {
-                    let tokens = vreinterpretq_f32_s32(tokens.offset);
-                    acc[pair] = D::outer_fma(acc[pair], minimums_w, tokens);
+                    acc[pair] = D::outer_fma(acc[pair], minimums_w, (*factors).minimum);
                 }
             });
         }

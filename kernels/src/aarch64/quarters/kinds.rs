@@ -1,9 +1,8 @@
 //! The quantized kinds, as several tokens take them.
 
 use super::columns::{q8_columns, split_columns};
-use super::gemm::{PairDot, Sums};
+use super::gemm::{Floats, PairDot, Tokens};
 use super::{LINE, Q4_PART, Q8_PART, Weights};
-use std::arch::aarch64::*;
 
 /// A quantized kind: how a quarter of a part is multiplied.
 ///
@@ -13,10 +12,11 @@ pub(super) trait Quantized<D: PairDot> {
     /// Bytes of 32 K of a panel.
     const PART: usize;
     const MINIMUM: bool;
-    /// The offset in the factors of a token.
-    fn offset(scale: f32, sum: i32) -> i32;
+    /// Where the sums start, as a multiple of Σx: less the zero of the codes as loaded.
+    const START: i32 = 0;
     unsafe fn weights(codes: *const u8) -> Weights;
-    unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums;
+    /// As [`PairDot::narrow`].
+    unsafe fn multiply(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens);
 }
 
 /// `q4`
@@ -25,15 +25,7 @@ pub(super) struct Q4<const MINIMUM: bool>;
 impl<D: PairDot, const MINIMUM: bool> Quantized<D> for Q4<MINIMUM> {
     const PART: usize = Q4_PART;
     const MINIMUM: bool = MINIMUM;
-
-    #[inline(always)]
-    fn offset(scale: f32, sum: i32) -> i32 {
-        if MINIMUM {
-            (scale * sum as f32).to_bits().cast_signed()
-        } else {
-            -8 * sum
-        }
-    }
+    const START: i32 = if MINIMUM { 0 } else { -8 };
 
     #[inline(always)]
     unsafe fn weights(codes: *const u8) -> Weights {
@@ -42,16 +34,9 @@ impl<D: PairDot, const MINIMUM: bool> Quantized<D> for Q4<MINIMUM> {
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: &Weights, offset: int32x4_t, pair: &mut *const u8) -> Sums {
+    unsafe fn multiply(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
         // SAFETY: as the caller promises.
-        unsafe {
-            let start = if MINIMUM {
-                [vdupq_n_s32(0); 2]
-            } else {
-                D::by_token(offset)
-            };
-            D::q4(start, weights, pair)
-        }
+        unsafe { D::narrow(acc, weights, scales, tokens) }
     }
 }
 
@@ -63,20 +48,15 @@ impl<D: PairDot> Quantized<D> for Q8 {
     const MINIMUM: bool = false;
 
     #[inline(always)]
-    fn offset(_scale: f32, _sum: i32) -> i32 {
-        0
-    }
-
-    #[inline(always)]
     unsafe fn weights(codes: *const u8) -> Weights {
         // SAFETY: as the caller promises.
         unsafe { D::order(q8_columns(codes)) }
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: &Weights, _offset: int32x4_t, pair: &mut *const u8) -> Sums {
+    unsafe fn multiply(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
         // SAFETY: as the caller promises.
-        unsafe { D::q8(weights, pair) }
+        unsafe { D::wide(acc, weights, scales, tokens) }
     }
 }
 
@@ -88,24 +68,19 @@ impl<D: PairDot, const LOW: i32, const HIGH: i32> Quantized<D> for Split<LOW, HI
     const MINIMUM: bool = false;
 
     #[inline(always)]
-    fn offset(_scale: f32, _sum: i32) -> i32 {
-        0
-    }
-
-    #[inline(always)]
     unsafe fn weights(codes: *const u8) -> Weights {
         // SAFETY: as the caller promises.
         unsafe { D::order(split_columns::<LOW, HIGH>(codes)) }
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: &Weights, _offset: int32x4_t, pair: &mut *const u8) -> Sums {
+    unsafe fn multiply(acc: &mut Floats, weights: &Weights, scales: Floats, tokens: &mut Tokens) {
         // SAFETY: as the caller promises; 5 bits are within -16..=15.
         unsafe {
             if LOW + HIGH <= 5 {
-                D::q4([vdupq_n_s32(0); 2], weights, pair)
+                D::narrow(acc, weights, scales, tokens)
             } else {
-                D::q8(weights, pair)
+                D::wide(acc, weights, scales, tokens)
             }
         }
     }
