@@ -23,11 +23,11 @@ struct Model {
     continuing_subword_prefix: Option<String>,
 }
 
-/// Checks a `tokenizer.json`.
+/// Checks a `tokenizer.json`, and says which kind of model it names.
 ///
 /// # Errors
 /// A sentence that names the part, what was expected and what was found.
-pub fn outline(json: &[u8]) -> Result<(), String> {
+pub fn outline(json: &[u8]) -> Result<Option<String>, String> {
     let outline: Outline = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     let prefix = outline.model.continuing_subword_prefix;
     let word_piece = outline.model.kind.as_deref() == Some("WordPiece");
@@ -69,7 +69,7 @@ pub fn outline(json: &[u8]) -> Result<(), String> {
             "post_processor: {templates} templates: expected at most one"
         ));
     }
-    Ok(())
+    Ok(outline.model.kind)
 }
 
 /// Whether the template of a single text has that text alone, and whether the special tokens that

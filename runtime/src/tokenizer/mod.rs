@@ -2,6 +2,7 @@
 
 mod charsmap;
 mod check;
+mod read;
 mod sequence;
 mod stop;
 mod stream;
@@ -39,14 +40,8 @@ impl Tokenizer {
             path: path.to_owned(),
             reason: format!("tokenizer: {reason}"),
         };
-        check::outline(json).map_err(damaged)?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|e| damaged(e.to_string()))?;
-        // Every text as it is: some files still have the limits of a training run.
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| damaged(e.to_string()))?;
+        let kind = check::outline(json).map_err(damaged)?;
+        let inner = read::tokenizer(json, kind.as_deref()).map_err(|e| damaged(e.to_string()))?;
         Ok(Tokenizer { inner })
     }
 

@@ -116,3 +116,30 @@ proptest! {
         }
     }
 }
+
+/// A file read part by part is what the crate makes of the whole, limits of a training run aside.
+#[test]
+fn parts_make_the_whole_tokenizer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let kinds = [
+        ("byte_tokenizer.json", "BPE"),
+        ("encoders/roberta/tokenizer.json", "BPE"),
+        ("encoders/distilbert/tokenizer.json", "WordPiece"),
+        ("encoders/xlm-roberta/tokenizer.json", "Unigram"),
+    ];
+    for (name, kind) in kinds {
+        let json = std::fs::read(folder.join(name)).unwrap();
+        let mut whole: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(whole["model"]["type"], kind, "{name}");
+        whole["truncation"] = serde_json::json!({
+            "direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0
+        });
+        let limited = serde_json::to_vec(&whole).unwrap();
+        let read = read::tokenizer(&limited, Some(kind)).unwrap();
+        let expected = tokenizers::Tokenizer::from_bytes(&json).unwrap();
+        let written = |tokenizer: &tokenizers::Tokenizer| -> serde_json::Value {
+            serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
+        };
+        assert_eq!(written(&read), written(&expected), "{name}");
+    }
+}
