@@ -32,8 +32,11 @@ import run as peers  # noqa: E402
 
 CONVERT, KINGLET = (peers.ROOT / "target/release" / name for name in ("kinglet-convert", "kinglet"))
 FOLDER = peers.CACHE / "quality"
-# Types of llama.cpp, and whether it uses an importance matrix for them.
-TYPES = [("Q4_0", True), ("Q4_K_M", True), ("Q8_0", False)]
+# Types of llama.cpp (Q4_0 and Q8_0 for every tensor), whether it uses an importance matrix for them, and the flags that
+# kinglet converts to their size with: more bits have less to make up for, and need fewer windows of the text.
+TYPES = [("Q4_0", True, [[]]), ("Q4_K_M", True, [["--windows", "16"]]),
+         ("Q8_0", False, [["--windows", "16"], ["--windows", "16", "--precise"]])]
+KINDS = [kind for kind, *_ in TYPES]
 GEMMA = "gemma-3-270m"
 Q4 = ["--quant", "q4", "--embed", "q4"]
 ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]), ("q4: + scales searched", [*Q4, "--method", "search"]),
@@ -152,7 +155,7 @@ def llama(args, python, table, model, gguf, calibration, texts):
 
     sizes = {}
     matrix = FOLDER / f"{model}-imatrix.npz"
-    for kind, uses_matrix in TYPES:
+    for kind, uses_matrix, _ in TYPES:
         for weighted in (False, True)[:1 + uses_matrix]:
             path = FOLDER / f"{model}-{kind}{'-imatrix' if weighted else ''}.gguf"
 
@@ -170,6 +173,11 @@ def llama(args, python, table, model, gguf, calibration, texts):
                     made(path)
                 sizes[kind] = path.stat().st_size
     return sizes
+
+
+def size_of(number):
+    """A file's size as `--size` takes it, rounded down."""
+    return f"{number // 100_000 / 10}MB"
 
 
 def kinglet(args, table, model, source, calibration, texts, jobs):
@@ -213,7 +221,7 @@ def main():
     parser.add_argument("--json", type=Path, required=True, help="the file that keeps the rows")
     parser.add_argument("--models", type=lambda s: s.split(","), default=list(MODELS), help="smollm2,gemma3")
     parser.add_argument("--texts", type=lambda s: s.split(","), default=["news", "wiki"], help="news,wiki")
-    parser.add_argument("--sizes", type=lambda s: s.split(","), default=[kind for kind, _ in TYPES],
+    parser.add_argument("--sizes", type=lambda s: s.split(","), default=KINDS,
                         help="kinglet's sizes, by the types of llama.cpp: Q4_0,Q4_K_M,Q8_0")
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--isa", choices=peers.CMAKE, default="avx512vnni", help="instruction set of llama.cpp")
@@ -221,7 +229,7 @@ def main():
     parser.add_argument("--ablation", action="store_true", help="add kinglet's methods one by one")
     args = parser.parse_args()
     unknown = [*(set(args.models) - set(MODELS)), *(set(args.texts) - {"news", "wiki"}),
-               *(set(args.sizes) - {kind for kind, _ in TYPES})]
+               *(set(args.sizes) - set(KINDS))]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -234,7 +242,8 @@ def main():
     for model in args.models:
         source, gguf = MODELS[model](python)
         sizes = llama(args, python, table, model, gguf, calibration, texts)
-        jobs = [(f"size of {kind}", ["--size", sizes[kind]]) for kind in args.sizes]
+        jobs = [(" ".join(["--size", size_of(sizes[kind]), *flags]), ["--size", size_of(sizes[kind]), *flags])
+                for kind, _, variants in TYPES if kind in args.sizes for flags in variants]
         if args.ablation and model == args.models[0]:
             jobs += ABLATION
         kinglet(args, table, model, source, calibration, texts, jobs)

@@ -1,16 +1,18 @@
-//! Which kind each matrix gets, so that the file fits a size with the least loss.
+//! Which kind each matrix gets, so that the file fits a size with the least loss; and which matrices
+//! take their inputs twice as precisely.
 //!
 //! The loss of a matrix in a kind is estimated to second order: the error of rounding a sample of its
 //! rows, measured by what GPTQ cannot make up for and by how much the outputs matter. Starting from
 //! the smallest kinds, whatever buys the most for its bytes is bought until the size is used up.
 
 use crate::Error;
-use crate::calibrate::Sensitivity;
+use crate::calibrate::{STAGES, Sensitivity};
 use crate::checkpoint::Checkpoint;
 use crate::quantize::grid::Grid;
+use kinglet::format::names::layer;
 use kinglet_kernels::packing::{Kind, Layout};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of a matrix whose error is measured, spread over it evenly.
 const SAMPLE: usize = 48;
@@ -102,36 +104,105 @@ fn choices(
     tokens: &[u32],
     name: &str,
 ) -> Result<Vec<Choice>, Error> {
-    let weight = checkpoint.weight(name)?;
-    let (rows, cols) = (weight.shape()[0], weight.shape()[1]);
-    // Rows of the vocabulary matter as often as their token comes.
-    let vocabulary = name == "embed" || name == "head";
-    let sampled: Vec<usize> = if vocabulary {
-        let step = (tokens.len() / SAMPLE).max(1);
-        tokens.iter().step_by(step).map(|&t| t as usize).collect()
-    } else {
-        let step = (rows / SAMPLE).max(1);
-        (0..rows).step_by(step).collect()
-    };
-    let mut weights = vec![0.0; sampled.len() * cols];
-    for (&row, out) in sampled.iter().zip(weights.chunks_exact_mut(cols)) {
-        weight.read_rows(row..row + 1, out)?;
-    }
-    let importance = sensitivity.importance(name, checkpoint.config.tied_head);
-    let share = if vocabulary { 1.0 } else { rows as f64 };
-    let factor = 0.5 * share / sampled.len() as f64;
+    let sample = Sample::read(checkpoint, sensitivity, tokens, name)?;
+    let shape = checkpoint.weight(name)?.shape();
     let choice = |kind: Kind| {
-        let layout = Layout::new(kind, rows, cols).ok()?;
-        let error = weights
-            .chunks_exact(cols)
-            .map(|row| row_error(kind, row, &importance));
+        let layout = Layout::new(kind, shape[0], shape[1]).ok()?;
         Some(Choice {
             kind,
             bytes: layout.bytes() as u64,
-            loss: factor * error.sum::<f64>(),
+            loss: sample.loss(kind),
         })
     };
     Ok(Kind::quantized().filter_map(choice).collect())
+}
+
+/// Those matrices whose inputs, taken as INT8, would lose more than their weights in the given kinds
+/// do: by the names of `kinds`. Matrices of one input go together.
+///
+/// # Errors
+/// A weight that cannot be read.
+pub fn precise(
+    checkpoint: &Checkpoint,
+    sensitivity: &Sensitivity,
+    tokens: &[u32],
+    kinds: &Kinds,
+) -> Result<BTreeSet<String>, Error> {
+    let layers = 0..checkpoint.config.layers.len();
+    let stages = layers.flat_map(|index| {
+        let stage = move |parts: &&[&str]| -> Vec<String> {
+            parts.iter().map(|part| layer(index, part)).collect()
+        };
+        STAGES.iter().map(stage)
+    });
+    let mut stages: Vec<Vec<String>> = stages.collect();
+    let tied = checkpoint.config.tied_head && !kinds.contains_key("head");
+    stages.push(vec![if tied { "embed" } else { "head" }.to_owned()]);
+    let chosen = stages.into_par_iter().map(|mut names| {
+        names.retain(|name| kinds[name].is_quantized());
+        let (mut inputs, mut weights) = (0.0, 0.0);
+        for name in &names {
+            let head = if name == "embed" { "head" } else { name };
+            inputs += sensitivity.input_loss(head);
+            let sample = Sample::read(checkpoint, sensitivity, tokens, name)?;
+            weights += sample.loss(kinds[name]);
+        }
+        Ok(if inputs > weights { names } else { vec![] })
+    });
+    let chosen: Vec<Vec<String>> = chosen.collect::<Result<_, Error>>()?;
+    Ok(chosen.into_iter().flatten().collect())
+}
+
+/// Some rows of a matrix, with what their errors cost.
+struct Sample {
+    cols: usize,
+    /// `[row][cols]`
+    weights: Vec<f32>,
+    importance: Vec<f32>,
+    /// What the squared error of all rows together stands for.
+    factor: f64,
+}
+
+impl Sample {
+    /// Rows of the matrix `name`.
+    fn read(
+        checkpoint: &Checkpoint,
+        sensitivity: &Sensitivity,
+        tokens: &[u32],
+        name: &str,
+    ) -> Result<Sample, Error> {
+        let weight = checkpoint.weight(name)?;
+        let (rows, cols) = (weight.shape()[0], weight.shape()[1]);
+        // Rows of the vocabulary matter as often as their token comes.
+        let vocabulary = name == "embed" || name == "head";
+        let sampled: Vec<usize> = if vocabulary {
+            let step = (tokens.len() / SAMPLE).max(1);
+            tokens.iter().step_by(step).map(|&t| t as usize).collect()
+        } else {
+            let step = (rows / SAMPLE).max(1);
+            (0..rows).step_by(step).collect()
+        };
+        let mut weights = vec![0.0; sampled.len() * cols];
+        for (&row, out) in sampled.iter().zip(weights.chunks_exact_mut(cols)) {
+            weight.read_rows(row..row + 1, out)?;
+        }
+        let importance = sensitivity.importance(name, checkpoint.config.tied_head);
+        let share = if vocabulary { 1.0 } else { rows as f64 };
+        let factor = 0.5 * share / sampled.len() as f64;
+        Ok(Sample {
+            cols,
+            weights,
+            importance,
+            factor,
+        })
+    }
+
+    /// Expected divergence, in nats, of the matrix in a kind.
+    fn loss(&self, kind: Kind) -> f64 {
+        let rows = self.weights.chunks_exact(self.cols);
+        let error = rows.map(|row| row_error(kind, row, &self.importance));
+        self.factor * error.sum::<f64>()
+    }
 }
 
 /// The weighted squared error of one row.
