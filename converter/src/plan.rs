@@ -117,8 +117,9 @@ fn choices(
     Ok(Kind::quantized().filter_map(choice).collect())
 }
 
-/// Those matrices whose inputs, taken as INT8, would lose more than their weights in the given kinds
-/// do: by the names of `kinds`. Matrices of one input go together.
+/// The matrices that take their inputs as two INT8, by the names of `kinds`: those first that gain the
+/// most for the work that it takes, until what the other inputs lose as one INT8 is no more than what
+/// all weights lose in their kinds. Matrices of one input go together.
 ///
 /// # Errors
 /// A weight that cannot be read.
@@ -128,29 +129,63 @@ pub fn precise(
     tokens: &[u32],
     kinds: &Kinds,
 ) -> Result<BTreeSet<String>, Error> {
-    let layers = 0..checkpoint.config.layers.len();
-    let stages = layers.flat_map(|index| {
-        let stage = move |parts: &&[&str]| -> Vec<String> {
+    let of_layer = |index: usize| {
+        let names = move |parts: &&[&str]| -> Vec<String> {
             parts.iter().map(|part| layer(index, part)).collect()
         };
-        STAGES.iter().map(stage)
-    });
-    let mut stages: Vec<Vec<String>> = stages.collect();
+        STAGES.iter().map(names)
+    };
+    let layers = 0..checkpoint.config.layers.len();
+    let mut stages: Vec<Vec<String>> = layers.flat_map(of_layer).collect();
     let tied = checkpoint.config.tied_head && !kinds.contains_key("head");
-    stages.push(vec![if tied { "embed" } else { "head" }.to_owned()]);
-    let chosen = stages.into_par_iter().map(|mut names| {
+    let head = if tied { "embed" } else { "head" };
+    stages.push(vec![head.to_owned()]);
+    let read = |mut names: Vec<String>| {
         names.retain(|name| kinds[name].is_quantized());
-        let (mut inputs, mut weights) = (0.0, 0.0);
+        let mut stage = Stage::default();
         for name in &names {
-            let head = if name == "embed" { "head" } else { name };
-            inputs += sensitivity.input_loss(head);
             let sample = Sample::read(checkpoint, sensitivity, tokens, name)?;
-            weights += sample.loss(kinds[name]);
+            stage.weights += sample.loss(kinds[name]);
+            let name = if name == head { "head" } else { name };
+            stage.inputs += sensitivity.input_loss(name);
+            stage.work += checkpoint.weight(name)?.shape().iter().product::<usize>() as f64;
         }
-        Ok(if inputs > weights { names } else { vec![] })
-    });
-    let chosen: Vec<Vec<String>> = chosen.collect::<Result<_, Error>>()?;
-    Ok(chosen.into_iter().flatten().collect())
+        Ok(Stage { names, ..stage })
+    };
+    let stages: Vec<Stage> = stages
+        .into_par_iter()
+        .map(read)
+        .collect::<Result<_, Error>>()?;
+    Ok(worthwhile(stages))
+}
+
+/// Matrices with one input.
+#[derive(Default)]
+struct Stage {
+    names: Vec<String>,
+    /// What the input loses as one INT8, in nats.
+    inputs: f64,
+    /// What the matrices lose in their kinds.
+    weights: f64,
+    /// Multiplications for each token.
+    work: f64,
+}
+
+/// What [`precise`] chooses.
+fn worthwhile(mut stages: Vec<Stage>) -> BTreeSet<String> {
+    stages.retain(|stage| !stage.names.is_empty());
+    stages.sort_by(|a, b| (b.inputs / b.work).total_cmp(&(a.inputs / a.work)));
+    let weights: f64 = stages.iter().map(|stage| stage.weights).sum();
+    let mut rest: f64 = stages.iter().map(|stage| stage.inputs).sum();
+    let mut chosen = BTreeSet::new();
+    for stage in stages {
+        if rest <= weights {
+            break;
+        }
+        rest -= stage.inputs;
+        chosen.extend(stage.names);
+    }
+    chosen
 }
 
 /// Some rows of a matrix, with what their errors cost.
@@ -262,5 +297,27 @@ mod tests {
         ];
         let kept: Vec<u64> = efficient(all).iter().map(|c| c.bytes).collect();
         assert_eq!(kept, [10, 20, 40]);
+    }
+
+    #[test]
+    fn inputs_are_taken_twice_until_the_rest_lose_no_more_than_the_weights() {
+        let stages = |weights: f64| {
+            let stage = |name: &str, inputs: f64, work: f64| Stage {
+                names: vec![name.to_owned()],
+                inputs,
+                weights: weights / 3.0,
+                work,
+            };
+            let all = [
+                stage("dear", 4.0, 9.0),
+                stage("cheap", 3.0, 1.0),
+                stage("idle", 0.5, 2.0),
+            ];
+            worthwhile(all.into()).into_iter().collect::<Vec<_>>()
+        };
+        assert!(stages(7.5).is_empty());
+        assert_eq!(stages(5.0), ["cheap"]);
+        assert_eq!(stages(1.0), ["cheap", "dear"]);
+        assert_eq!(stages(0.1), ["cheap", "dear", "idle"]);
     }
 }

@@ -63,8 +63,9 @@ pub struct Quantize {
     pub calibration: Option<PathBuf>,
     /// The most windows of 512 tokens of it that are used.
     pub windows: usize,
-    /// Whether the layers whose inputs lose more when they are rounded to INT8 than their weights do
-    /// take them as the sum of two INT8: closer to the original, and slower with long prompts.
+    /// Whether layers take their inputs as the sum of two INT8, as many as it takes for the inputs of
+    /// the others to lose no more than the weights do: closer to the original, and slower with long
+    /// prompts.
     pub precise: bool,
     /// Whether weights that already lie on the grid of their kind (GGUF `Q4_0`, `Q4_1`, `Q8_0`)
     /// keep their codes and scales bit for bit.
