@@ -1,10 +1,16 @@
 //! Models quantized for the inputs that a calibration text gives: every kind runs, the result is
 //! closer than rounding, and files fit the size asked for.
 
+use kinglet::config::ModelConfig;
 use kinglet::eval::{EvalOptions, evaluate};
-use kinglet::{Model, Tokenizer};
+use kinglet::format::{Activations, ModelFile};
+use kinglet::{Model, SessionOptions, Tokenizer};
 use kinglet_convert::recipe::{Method, Recipe};
+use kinglet_convert::report::Report;
+use kinglet_kernels::Engine;
+use kinglet_kernels::isa::Isa;
 use kinglet_kernels::kv::KvKind;
+use kinglet_kernels::pool::ThreadPool;
 use kinglet_tests::{checkpoint, tiny_config};
 use std::path::Path;
 
@@ -14,14 +20,18 @@ fn text() -> String {
         .collect()
 }
 
-fn write(path: &Path, change: impl FnOnce(&mut Recipe)) -> kinglet_convert::report::Report {
+fn write(path: &Path, change: impl FnOnce(&mut Recipe)) -> Report {
+    write_model(tiny_config(), path, change)
+}
+
+fn write_model(config: ModelConfig, path: &Path, change: impl FnOnce(&mut Recipe)) -> Report {
     let calibration = path.with_extension("txt");
     std::fs::write(&calibration, text()).unwrap();
     let mut recipe = Recipe::default();
     recipe.quantize.method = Some(Method::Gptq);
     recipe.quantize.calibration = Some(calibration);
     change(&mut recipe);
-    kinglet_convert::write(&checkpoint(tiny_config()), path, &recipe, &|_, _| ()).unwrap()
+    kinglet_convert::write(&checkpoint(config), path, &recipe, &|_, _| ()).unwrap()
 }
 
 fn divergence(path: &Path, reference: &Path) -> f64 {
@@ -80,4 +90,78 @@ fn files_fit_the_size_asked_for() {
         message.starts_with("--size") && message.contains("smallest"),
         "{message}"
     );
+}
+
+/// With biases, whose place in the sum matters.
+fn biased() -> ModelConfig {
+    ModelConfig {
+        qkv_biases: true,
+        ..tiny_config()
+    }
+}
+
+#[test]
+fn inputs_taken_twice_bring_a_model_closer() {
+    let folder = tempfile::tempdir().unwrap();
+    let [reference, plain, precise] =
+        ["f32", "q8", "precise"].map(|name| folder.path().join(format!("{name}.kgl")));
+    write_model(biased(), &reference, |recipe| {
+        recipe.quantize.kind = "f32".to_owned()
+    });
+    for (path, precise) in [(&plain, false), (&precise, true)] {
+        let report = write_model(biased(), path, |recipe| {
+            recipe.quantize.kind = "q8".to_owned();
+            recipe.quantize.precise = precise;
+        });
+        let file = ModelFile::open(path).unwrap();
+        let weights = file.header().weights.values();
+        let twice = weights.filter(|info| info.activations == Activations::Q8x2);
+        assert_eq!(twice.count(), report.precise);
+        assert_eq!(report.precise > 0, precise);
+        assert_eq!(file.header().version(), 1 + u32::from(precise));
+    }
+    let (plain, precise) = (
+        divergence(&plain, &reference),
+        divergence(&precise, &reference),
+    );
+    assert!(precise < plain, "{precise} against {plain}");
+}
+
+#[test]
+fn inputs_taken_twice_give_the_same_bits_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precise.kgl");
+    write_model(biased(), &path, |recipe| {
+        recipe.quantize.kind = "q8".to_owned();
+        recipe.quantize.precise = true;
+    });
+    let tokens = Tokenizer::of(&ModelFile::open(&path).unwrap())
+        .unwrap()
+        .encode(&text()[..100], false)
+        .unwrap();
+    // All at once, or one token after the other.
+    let logits = |isa: Isa, threads: usize, step: usize| -> Vec<u32> {
+        let engine = Engine::new(isa, ThreadPool::new(threads));
+        let model = Model::new(ModelFile::open(&path).unwrap(), engine).unwrap();
+        let mut session = model.session(SessionOptions::default()).unwrap();
+        for tokens in tokens.chunks(step) {
+            session.prefill(tokens).unwrap();
+        }
+        session
+            .logits()
+            .unwrap()
+            .iter()
+            .map(|x| x.to_bits())
+            .collect()
+    };
+    let expected = logits(Isa::Scalar, 1, tokens.len());
+    for isa in Isa::available() {
+        for (threads, step) in [(1, tokens.len()), (3, 1)] {
+            assert_eq!(
+                logits(isa, threads, step),
+                expected,
+                "{isa} {threads} {step}"
+            );
+        }
+    }
 }

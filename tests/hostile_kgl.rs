@@ -122,8 +122,33 @@ fn other_files_are_told_apart() {
 fn unknown_versions_are_refused_by_name() {
     refused(
         |entries, _| entries["__metadata__"]["version"] = json!("7"),
-        &["version 7", "up to 1", "install a newer kinglet"],
+        &["version 7", "up to 2", "install a newer kinglet"],
     );
+}
+
+#[test]
+fn inputs_taken_twice_are_of_version_2_and_of_integers() {
+    let twice = |version: &'static str, name: &'static str, value: &'static str| {
+        move |entries: &mut Value, document: &mut Value| {
+            entries["__metadata__"]["version"] = json!(version);
+            document["weights"][name]["activations"] = json!(value);
+        }
+    };
+    open(&changed(twice("2", "layers.1.down", "q8x2"))).unwrap();
+    refused(
+        twice("1", "layers.1.down", "q8x2"),
+        &["version 1", "version 2"],
+    );
+    refused(
+        twice("2", "layers.1.ffn_norm", "q8x2"),
+        &["layers.1.ffn_norm", "f32", "takes floats"],
+    );
+    refused(twice("2", "layers.1.down", "q8x3"), &["q8x3", "q8x2"]);
+    // A newer version need not use what is new in it.
+    open(&changed(|entries, _| {
+        entries["__metadata__"]["version"] = json!("2");
+    }))
+    .unwrap();
 }
 
 #[test]

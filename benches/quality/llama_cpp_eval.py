@@ -19,7 +19,7 @@ WINDOW = 512
 class Scorer:
     """A model with one context of one window."""
 
-    def __init__(self, path):
+    def __init__(self, path, callback=None):
         params = llama_cpp.llama_model_default_params()
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         if not self.model:
@@ -28,16 +28,18 @@ class Scorer:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = WINDOW
         params.n_threads = params.n_threads_batch = os.cpu_count()
+        if callback:
+            params.cb_eval = callback
         self.context = llama_cpp.llama_init_from_model(self.model, params)
 
     def tokenize(self, text):
         data = text.encode()
         tokens = (llama_cpp.llama_token * (len(data) + 8))()
-        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, len(tokens), False, True)
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, len(tokens), True, True)
         return list(tokens[:count])
 
-    def logits(self, tokens):
-        """Of the positions in the second half, the last one left out."""
+    def decode(self, tokens):
+        """Runs a window from an empty context, its first token replaced by BOS where the model wants one."""
         if llama_cpp.llama_vocab_get_add_bos(self.vocab):
             tokens = [llama_cpp.llama_vocab_bos(self.vocab)] + tokens[1:]
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
@@ -47,16 +49,31 @@ class Scorer:
             batch.token[index], batch.pos[index] = token, index
             batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
             batch.logits[index] = index >= WINDOW // 2
-        if llama_cpp.llama_decode(self.context, batch):
+        failed = llama_cpp.llama_decode(self.context, batch)
+        llama_cpp.llama_batch_free(batch)
+        if failed:
             sys.exit("llama_decode failed")
+
+    def logits(self, tokens):
+        """Of the positions in the second half, the last one left out."""
+        self.decode(tokens)
         size = llama_cpp.llama_vocab_n_tokens(self.vocab)
         rows = []
         for index in range(WINDOW // 2, WINDOW - 1):
             row = llama_cpp.llama_get_logits_ith(self.context, index)
             pointer = ctypes.cast(row, ctypes.POINTER(ctypes.c_float))
             rows.append(np.ctypeslib.as_array(pointer, (size,)).copy())
-        llama_cpp.llama_batch_free(batch)
         return np.array(rows, dtype=np.float64)
+
+
+@llama_cpp.llama_log_callback
+def _silent(level, text, data):
+    pass
+
+
+def silence():
+    """Keeps llama.cpp's log from standard error."""
+    llama_cpp.llama_log_set(_silent, ctypes.c_void_p())
 
 
 def log_softmax(logits):
@@ -66,8 +83,7 @@ def log_softmax(logits):
 
 def main():
     model_path, reference_path, text_path, windows = sys.argv[1:]
-    silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p())
+    silence()
     model, reference = Scorer(model_path), Scorer(reference_path)
     tokens = model.tokenize(open(text_path, encoding="utf-8").read())
     losses, divergences, agreements = [], [], []

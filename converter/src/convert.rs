@@ -8,9 +8,9 @@ use crate::recipe::{Kinds, Method, Recipe};
 use crate::report::{Report, TensorReport};
 use crate::{Error, plan, source};
 use kinglet::format::validate::Stored;
-use kinglet::format::{Header, Planned, Provenance, WeightInfo, Writer};
+use kinglet::format::{Activations, Header, Planned, Provenance, WeightInfo, Writer};
 use kinglet_kernels::packing::{Kind, Layout};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -47,9 +47,12 @@ pub fn write(
     let mut kinds = kinds_of(checkpoint, &quantize.kinds()?);
     let parameters = parameters(checkpoint);
     let budget = quantize.budget(parameters)?;
-    let method = method(checkpoint, quantize.method(), budget)?;
+    let calibrated_for = budget.map(|(flag, _)| flag);
+    let calibrated_for = calibrated_for.or(quantize.precise.then_some("precise"));
+    let method = method(checkpoint, quantize.method(), calibrated_for)?;
     let gptq = method == Method::Gptq;
-    let calibrates = budget.is_some() || gptq && kinds.values().any(|k| k.is_quantized());
+    let calibrates =
+        budget.is_some() || quantize.precise || gptq && kinds.values().any(|k| k.is_quantized());
     let matrices = checkpoint.weights.values().filter(|w| w.shape().len() == 2);
     let total: u64 = matrices
         .map(|w| w.shape().iter().product::<usize>() as u64)
@@ -72,7 +75,11 @@ pub fn write(
     if let (Some((flag, budget)), Some((calibration, sensitivity))) = (budget, &calibrated) {
         let file_bytes = |kinds: &BTreeMap<String, Kind>| {
             let template = checkpoint.chat_template.as_ref().map_or(0, String::len);
-            let header = header(checkpoint, recipe, kinds);
+            let twice: BTreeSet<String> = match quantize.precise {
+                true => kinds.keys().cloned().collect(),
+                false => BTreeSet::new(),
+            };
+            let header = header(checkpoint, recipe, kinds, &twice);
             Ok(Writer::file_bytes(
                 header,
                 checkpoint.tokenizer_json.len(),
@@ -82,6 +89,12 @@ pub fn write(
         let tokens = calibration.tokens();
         kinds = plan::allocate(checkpoint, sensitivity, tokens, flag, budget, &file_bytes)?;
     }
+    let twice = match &calibrated {
+        Some((calibration, sensitivity)) if quantize.precise => {
+            plan::precise(checkpoint, sensitivity, calibration.tokens(), &kinds)?
+        }
+        _ => BTreeSet::new(),
+    };
     let sequential = calibrated
         .as_ref()
         .filter(|_| gptq)
@@ -90,7 +103,7 @@ pub fn write(
         });
     let mut writer = Writer::create(
         output,
-        header(checkpoint, recipe, &kinds),
+        header(checkpoint, recipe, &kinds, &twice),
         &checkpoint.tokenizer_json,
         checkpoint.chat_template.as_deref(),
     )?;
@@ -110,6 +123,7 @@ pub fn write(
         output_bytes,
         parameters,
         bits_per_weight: 8.0 * output_bytes as f64 / parameters as f64,
+        precise: twice.len(),
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })
@@ -119,10 +133,10 @@ pub fn write(
 fn method(
     checkpoint: &Checkpoint,
     method: Method,
-    budget: Option<(&'static str, u64)>,
+    calibrated_for: Option<&'static str>,
 ) -> Result<Method, Error> {
-    match (&checkpoint.config.encoder, budget, method) {
-        (Some(_), Some((flag, _)), _) => Err(Error::Setting {
+    match (&checkpoint.config.encoder, calibrated_for, method) {
+        (Some(_), Some(flag), _) => Err(Error::Setting {
             flag,
             reason: "an encoder cannot be calibrated: choose its kinds by --quant and --embed"
                 .to_owned(),
@@ -228,12 +242,22 @@ fn kinds_of(checkpoint: &Checkpoint, kinds: &Kinds) -> BTreeMap<String, Kind> {
     all
 }
 
-fn header(checkpoint: &Checkpoint, recipe: &Recipe, kinds: &BTreeMap<String, Kind>) -> Header {
+/// The header of a file of these kinds, where the matrices in `twice` take their inputs as two INT8.
+fn header(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    kinds: &BTreeMap<String, Kind>,
+    twice: &BTreeSet<String>,
+) -> Header {
     let info = |name: &String, shape: &[usize]| {
         let kind = kinds.get(name).copied().unwrap_or(Kind::F32);
         let info = WeightInfo {
             shape: shape.to_vec(),
             kind: kind.to_string(),
+            activations: match twice.contains(name) {
+                true => Activations::Q8x2,
+                false => Activations::Q8,
+            },
         };
         (name.clone(), info)
     };

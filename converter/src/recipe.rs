@@ -63,6 +63,10 @@ pub struct Quantize {
     pub calibration: Option<PathBuf>,
     /// The most windows of 512 tokens of it that are used.
     pub windows: usize,
+    /// Whether layers take their inputs as the sum of two INT8, as many as it takes for the inputs of
+    /// the others to lose no more than the weights do: closer to the original, and slower with long
+    /// prompts.
+    pub precise: bool,
     /// Whether weights that already lie on the grid of their kind (GGUF `Q4_0`, `Q4_1`, `Q8_0`)
     /// keep their codes and scales bit for bit.
     pub keep_grid: bool,
@@ -81,6 +85,7 @@ impl Default for Quantize {
             bpw: None,
             calibration: None,
             windows: 48,
+            precise: false,
             keep_grid: false,
         }
     }

@@ -20,6 +20,8 @@ pub struct Report {
     pub parameters: u64,
     /// Bits of the file per weight.
     pub bits_per_weight: f64,
+    /// Matrices that take their inputs as two INT8.
+    pub precise: usize,
     /// Seconds that it took.
     pub seconds: f64,
     /// Every tensor.
@@ -105,6 +107,13 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{role:<14} {tensors:>8}  {kind:<8} {size:>11} {error:>12}"
+            )?;
+        }
+        if self.precise > 0 {
+            writeln!(
+                f,
+                "\n{} matrices take their inputs as two INT8",
+                self.precise
             )?;
         }
         writeln!(

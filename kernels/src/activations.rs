@@ -36,6 +36,29 @@ impl QuantizedRows {
         (f32::from(self.codes[at]) * scale, scale)
     }
 
+    /// What quantizing `rows` of `cols` floats into these codes lost: `out = rows - scale · code`.
+    ///
+    /// # Panics
+    /// If `rows` are not those that were quantized, or `out` is not as long.
+    pub fn residual(&self, rows: &[f32], cols: usize, out: &mut [f32]) {
+        assert_eq!(rows.len(), self.rows * cols, "rows against their codes");
+        assert!(out.len() == rows.len() && cols <= self.stride);
+        let codes = self.codes.chunks_exact(self.stride);
+        let scales = self.scales.chunks_exact(self.stride / ACTIVATION_GROUP);
+        let rows = rows.chunks_exact(cols).zip(out.chunks_exact_mut(cols));
+        for ((x, out), (codes, scales)) in rows.zip(codes.zip(scales)) {
+            let groups = x
+                .chunks(ACTIVATION_GROUP)
+                .zip(out.chunks_mut(ACTIVATION_GROUP));
+            let codes = codes.chunks(ACTIVATION_GROUP).zip(scales);
+            for ((x, out), (codes, scale)) in groups.zip(codes) {
+                for ((x, out), &code) in x.iter().zip(out).zip(codes) {
+                    *out = x - f32::from(code) * scale;
+                }
+            }
+        }
+    }
+
     /// Sets the shape, keeping the memory. The contents are unspecified afterwards.
     pub(crate) fn reshape(&mut self, rows: usize, cols: usize) {
         self.rows = rows;

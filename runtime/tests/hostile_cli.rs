@@ -5,7 +5,7 @@ use kinglet::config::{
     NormKind, Pooling, Residual, Rope, Scores,
 };
 use kinglet::format::names::expected_weights;
-use kinglet::format::{Header, Provenance, WeightInfo, Writer};
+use kinglet::format::{Activations, Header, Provenance, WeightInfo, Writer};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -96,7 +96,13 @@ fn write_model(path: &Path, template: &str) {
 fn write_zeros(path: &Path, config: ModelConfig, template: Option<&str>) {
     let weights = expected_weights(&config).into_iter().map(|(name, shape)| {
         let kind = "f32".to_owned();
-        (name, WeightInfo { shape, kind })
+        let activations = Activations::default();
+        let info = WeightInfo {
+            shape,
+            kind,
+            activations,
+        };
+        (name, info)
     });
     let header = Header {
         weights: weights.collect(),

@@ -15,12 +15,15 @@ use half::bf16;
 use kinglet::config::Activation;
 use kinglet::format::names::layer;
 use kinglet::sampler::SplitMix64;
+use kinglet_kernels::activations::QuantizedRows;
 use std::collections::BTreeMap;
 
 /// How much outputs matter, and to which tokens.
 pub struct Sensitivity {
     /// [`Sensitivity::importance`] of the linear layers.
     layers: BTreeMap<String, Vec<f32>>,
+    /// [`Sensitivity::input_loss`] of the linear layers and of the head.
+    input_losses: BTreeMap<String, f64>,
     /// For each layer and stage of [`STAGES`], each token's part: weights of mean 1.
     pub token_weights: Vec<[Vec<f32>; 4]>,
     /// Second moments of the gradient at the embedding.
@@ -55,6 +58,12 @@ impl Sensitivity {
             return factor.map_or_else(|| moments.diagonal(), |factor| factor.by_column());
         }
         self.layers.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The divergence, in nats, that comes of taking the inputs of the linear layer `name`, or of
+    /// the `head`, as INT8.
+    pub fn input_loss(&self, name: &str) -> f64 {
+        self.input_losses.get(name).copied().unwrap_or_default()
     }
 }
 
@@ -91,6 +100,7 @@ pub fn measure(
     let mut top = head_gradient(checkpoint, calibration, &context, &x, progress)?;
     let mut sensitivity = Sensitivity {
         layers: BTreeMap::new(),
+        input_losses: BTreeMap::from([("head".to_owned(), top.input_loss)]),
         token_weights: vec![],
         embed: Moments::new(context.config.hidden_size),
         head: top.moments,
@@ -98,10 +108,17 @@ pub fn measure(
     };
     let gradient = &mut top.gradient;
     for index in (0..layers).rev() {
-        let block = Block::read(checkpoint, index)?;
+        let mut block = Block::read(checkpoint, index)?;
         let input: Vec<f32> = inputs[index].iter().map(|x| x.to_f32()).collect();
         inputs.truncate(index);
         let stages = block.backward(&context, &input, gradient);
+        for (parts, stage) in STAGES.iter().zip(&stages) {
+            let lost = rounding(&context, &stage.input, &stage.squares);
+            for (part, lost) in parts.iter().zip(lost) {
+                let loss = 0.5 * output_error(&lost, &block.dense_mut(part).weights);
+                sensitivity.input_losses.insert(layer(index, part), loss);
+            }
+        }
         let weights = stages.map(|Stage { input, squares }| {
             let (gains, weights) = token_weights(&squares);
             (input, gains, weights)
@@ -161,6 +178,8 @@ struct Top {
     gradient: Vec<f32>,
     moments: Moments,
     gain: f64,
+    /// [`Sensitivity::input_loss`] of the head.
+    input_loss: f64,
 }
 
 fn head_gradient(
@@ -197,11 +216,56 @@ fn head_gradient(
         head.backward(&logits, gradient);
     }
     progress(2 * head.weights.len());
+    let tokens = calibration.tokens();
+    let gain = gain / tokens.len() as f64;
+    // The rows that matter are those of likely tokens, and the text has those.
+    let rows = tokens
+        .iter()
+        .flat_map(|&t| &head.weights[t as usize * hidden..][..hidden]);
+    let rows: Vec<f32> = rows.copied().collect();
+    let lost = &rounding(context, &normed, &[vec![1.0; tokens.len()]])[0];
     Ok(Top {
         gradient: norm_backward(context, x, &weight, &gradient),
         moments,
-        gain: gain / (x.len() / hidden) as f64,
+        gain,
+        input_loss: 0.5 * gain * output_error(lost, &rows) / tokens.len() as f64,
     })
+}
+
+/// Rows of inputs that are rounded at a time.
+const ROUNDED_ROWS: usize = 1024;
+
+/// What taking `input` as INT8 loses: for each of the layers that take it, and each column, the mean
+/// over tokens of the squared loss times the token's `squares`.
+fn rounding(context: &Context, input: &[f32], squares: &[Vec<f32>]) -> Vec<Vec<f64>> {
+    let tokens = squares[0].len();
+    let cols = input.len() / tokens;
+    let mut means = vec![vec![0.0; cols]; squares.len()];
+    let (mut codes, mut lost) = (QuantizedRows::default(), vec![]);
+    for (index, rows) in input.chunks(ROUNDED_ROWS * cols).enumerate() {
+        context.engine.quantize(rows, cols, &mut codes);
+        lost.resize(rows.len(), 0.0);
+        codes.residual(rows, cols, &mut lost);
+        for (row, lost) in lost.chunks_exact(cols).enumerate() {
+            for (means, squares) in means.iter_mut().zip(squares) {
+                let square = squares[index * ROUNDED_ROWS + row] / tokens as f32;
+                for (mean, x) in means.iter_mut().zip(lost) {
+                    *mean += f64::from(square * x * x);
+                }
+            }
+        }
+    }
+    means
+}
+
+/// The squared error of a layer's outputs from the mean squared error of each of its inputs, which
+/// are taken to be independent.
+fn output_error(inputs: &[f64], weights: &[f32]) -> f64 {
+    let row = |row: &[f32]| -> f64 {
+        let columns = row.iter().zip(inputs);
+        columns.map(|(&w, x)| f64::from(w) * f64::from(w) * x).sum()
+    };
+    weights.chunks_exact(inputs.len()).map(row).sum()
 }
 
 /// Replaces logits by the gradient of `-log p` of a token drawn from them; returns `Σ p·(1 - p)`.

@@ -89,6 +89,10 @@ pub struct ConvertArgs {
     /// The most windows of 512 tokens of the calibration text to use [default: 48]
     #[arg(long, value_name = "COUNT")]
     pub windows: Option<usize>,
+    /// Let layers take their inputs as two INT8, so many that inputs lose no more than weights do
+    /// (none with q4): closer to the original with q8, slower with long prompts
+    #[arg(long)]
+    pub precise: bool,
     /// Keep GGUF weights that lie on the grid of their kind already (Q4_0: q4, Q4_1: q4 --min,
     /// Q8_0: q8) bit for bit
     #[arg(long)]

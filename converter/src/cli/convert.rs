@@ -53,6 +53,7 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
         quantize.group = group;
     }
     quantize.minimum |= args.min;
+    quantize.precise |= args.precise;
     quantize.keep_grid |= args.keep_grid;
     quantize.embed = args.embed.clone().or(quantize.embed.take());
     quantize.head = args.head.clone().or(quantize.head.take());

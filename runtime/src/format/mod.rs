@@ -2,7 +2,9 @@
 //!
 //! - The header is padded with spaces so that data starts on a 4096-byte boundary; each tensor's
 //!   length is a multiple of 64 bytes, so each is 64-byte aligned when mapped.
-//! - `__metadata__` has `format` = `kinglet`, `version` = `1` and `header`, a JSON [`Header`].
+//! - `__metadata__` has `format` = `kinglet`, `version` and `header`, a JSON [`Header`]. The version is
+//!   the oldest that has all that the file uses: `2` where a weight takes its inputs as
+//!   [`Activations::Q8x2`], else `1`.
 //! - Packed weights are `U8` tensors (see [`kinglet_kernels::packing`]), padded vectors `F32`.
 //! - [`TOKENIZER`] (`tokenizer.json`), [`CHAT_TEMPLATE`] and [`CHECKSUMS`] are `U8` tensors, zero
 //!   padded to 64 bytes; their true lengths stand in [`Header`].
@@ -52,8 +54,8 @@ pub const TOKENIZER: &str = "tokenizer";
 pub const CHAT_TEMPLATE: &str = "chat_template";
 /// Name of the tensor of checksums.
 pub const CHECKSUMS: &str = "checksums";
-/// The version that this library writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The newest version that this library reads; it writes the oldest that will do.
+pub const VERSION: u32 = 2;
 
 /// Data starts on a multiple of this.
 const DATA_ALIGN: usize = 4096;
@@ -78,6 +80,18 @@ pub struct Header {
     pub provenance: Provenance,
 }
 
+impl Header {
+    /// The oldest version of the format that has all that is used here.
+    pub fn version(&self) -> u32 {
+        let twice = |info: &WeightInfo| info.activations == Activations::Q8x2;
+        if self.weights.values().any(twice) {
+            2
+        } else {
+            1
+        }
+    }
+}
+
 /// Logical shape and packing of a weight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +100,27 @@ pub struct WeightInfo {
     pub shape: Vec<usize>,
     /// Name of a [`kinglet_kernels::packing::Kind`]; vectors are `f32`, zero padded to 16 floats.
     pub kind: String,
+    /// How a matrix of a quantized kind takes its inputs.
+    #[serde(default, skip_serializing_if = "Activations::is_default")]
+    pub activations: Activations,
+}
+
+/// How a matrix of a quantized kind takes its inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// As INT8, see [`kinglet_kernels::activations::QuantizedRows`].
+    #[default]
+    Q8,
+    /// As the sum of two INT8: the input, and what its rounding lost. Costs a second row of products
+    /// for each token, but no second reading of the weights.
+    Q8x2,
+}
+
+impl Activations {
+    fn is_default(&self) -> bool {
+        *self == Activations::default()
+    }
 }
 
 /// How a file was made.

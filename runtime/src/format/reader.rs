@@ -3,7 +3,8 @@
 use super::mmap::Mapped;
 use super::validate::{self, Stored};
 use super::{
-    CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, MAX_HEADER, TENSOR_ALIGN, TOKENIZER, VERSION,
+    Activations, CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, MAX_HEADER, TENSOR_ALIGN, TOKENIZER,
+    VERSION,
 };
 use crate::config::ModelConfig;
 use crate::error::Error;
@@ -39,6 +40,7 @@ struct Tensor {
 #[derive(Clone, Debug)]
 pub struct MatrixHandle {
     layout: Layout,
+    activations: Activations,
     range: Range<usize>,
 }
 
@@ -46,6 +48,11 @@ impl MatrixHandle {
     /// Kind and shape.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// How it takes its inputs.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 }
 
@@ -271,6 +278,7 @@ impl ModelFile {
         match tensor.stored {
             Stored::Matrix(layout) => Ok(MatrixHandle {
                 layout,
+                activations: self.header.weights[name].activations,
                 range: tensor.range.clone(),
             }),
             Stored::Vector(_) => Err(Error::Damaged {
@@ -401,15 +409,23 @@ fn parse_header(path: &Path, metadata: &Metadata) -> Result<Header, Error> {
         });
     }
     let version = entry("version").unwrap_or("none");
-    if version != VERSION.to_string() {
-        return Err(Error::Version {
-            path: path.to_owned(),
-            found: version.to_owned(),
-            newest: VERSION,
-        });
-    }
-    serde_json::from_str(entry("header").unwrap_or_default()).map_err(|e| Error::Damaged {
+    let known = (1..=VERSION).find(|known| known.to_string() == version);
+    let known = known.ok_or_else(|| Error::Version {
         path: path.to_owned(),
-        reason: format!("header: {e}"),
-    })
+        found: version.to_owned(),
+        newest: VERSION,
+    })?;
+    let damaged = |reason: String| Error::Damaged {
+        path: path.to_owned(),
+        reason,
+    };
+    let header: Header = serde_json::from_str(entry("header").unwrap_or_default())
+        .map_err(|e| damaged(format!("header: {e}")))?;
+    if header.version() > known {
+        return Err(damaged(format!(
+            "the file says format version {known}, but uses what came with version {}",
+            header.version()
+        )));
+    }
+    Ok(header)
 }

@@ -1,7 +1,7 @@
 //! Whether a header makes sense: every number in it is checked before it is used.
 
 use super::names::{expected_weights, optional_weights};
-use super::{Header, WeightInfo};
+use super::{Activations, Header, WeightInfo};
 use crate::config::{EncoderConfig, ModelConfig, Residual, Rope, RopeScaling};
 use kinglet_kernels::packing::{Kind, Layout};
 
@@ -223,7 +223,14 @@ pub fn header(header: &Header) -> Result<(), String> {
                 info.shape
             ));
         }
-        stored(info).map_err(|reason| format!("tensor {name}: {reason}"))?;
+        let stored = stored(info).map_err(|reason| format!("tensor {name}: {reason}"))?;
+        let integers = matches!(stored, Stored::Matrix(layout) if layout.kind().is_quantized());
+        if info.activations != Activations::default() && !integers {
+            return Err(format!(
+                "tensor {name} of kind {} takes floats: expected no activations",
+                info.kind
+            ));
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::names::layer;
 use super::validate::{self, Stored};
-use super::{CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, TENSOR_ALIGN, TOKENIZER, VERSION};
+use super::{CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, TENSOR_ALIGN, TOKENIZER};
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
@@ -260,7 +260,7 @@ fn encode(header: &Header, plan: &[Planned]) -> Result<Vec<u8>, Error> {
     let mut entries = Map::new();
     entries.insert(
         "__metadata__".to_owned(),
-        json!({"format": "kinglet", "version": VERSION.to_string(), "header": document}),
+        json!({"format": "kinglet", "version": header.version().to_string(), "header": document}),
     );
     let mut end = 0usize;
     let mut add = |name: &str, kind: &str, elements: usize, bytes: usize| {

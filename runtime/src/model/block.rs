@@ -1,7 +1,7 @@
 //! One block, attention and feed-forward, as decoders and encoders share it.
 
 use super::Model;
-use super::linear::{Linear, forward};
+use super::linear::{Inputs, Linear, forward};
 use super::norm::Norm;
 use super::rope::RopeTable;
 use crate::config::{FeedForward, LayerConfig, ModelConfig, Residual};
@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::format::ModelFile;
 use crate::format::names::layer;
 use kinglet_kernels::HeadCaches;
-use kinglet_kernels::activations::QuantizedRows;
 use kinglet_kernels::kv::KvLayer;
 
 /// The weights of one block.
@@ -56,7 +55,7 @@ pub struct Scratch {
     gate: Vec<f32>,
     up: Vec<f32>,
     /// For the input of linear layers.
-    pub quantized: QuantizedRows,
+    pub inputs: Inputs,
 }
 
 impl Scratch {
@@ -78,7 +77,7 @@ impl Scratch {
             attended: floats(queries),
             gate: floats(gate),
             up: floats(config.intermediate_size),
-            quantized: QuantizedRows::default(),
+            inputs: Inputs::default(),
         }
     }
 }
@@ -157,11 +156,11 @@ impl Block {
         let k = &mut scratch.k[..rows * self.k.outputs()];
         let v = &mut scratch.v[..rows * self.v.outputs()];
         let attended = &mut scratch.attended[..q.len()];
-        let quantized = &mut scratch.quantized;
+        let inputs = &mut scratch.inputs;
 
         let input = self.input(model, &self.attn_norm, x, normed);
         let projections = [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v)];
-        forward(engine, file, input, quantized, projections);
+        forward(engine, file, input, inputs, projections);
         if let Some((q_norm, k_norm)) = &self.qk_norms {
             q_norm.apply_in_place(engine, q);
             k_norm.apply_in_place(engine, k);
@@ -180,7 +179,7 @@ impl Block {
             }
         }
         let output = [(&self.o, &mut *normed)];
-        forward(engine, file, attended, quantized, output);
+        forward(engine, file, attended, inputs, output);
         if let Some(norm) = &self.attn_post_norm {
             norm.apply_in_place(engine, normed);
         }
@@ -193,7 +192,7 @@ impl Block {
         let x = &mut scratch.x[..rows * config.hidden_size];
         let normed = &mut scratch.normed[..rows * config.hidden_size];
         let up = &mut scratch.up[..rows * config.intermediate_size];
-        let quantized = &mut scratch.quantized;
+        let inputs = &mut scratch.inputs;
         let activation = config.activation.into();
 
         let input = self.input(model, &self.ffn_norm, x, normed);
@@ -201,18 +200,18 @@ impl Block {
             Some(weights) => {
                 let gate = &mut scratch.gate[..up.len()];
                 let projections = [(weights, &mut *gate), (&self.up, &mut *up)];
-                forward(engine, file, input, quantized, projections);
+                forward(engine, file, input, inputs, projections);
                 engine.activate_gated(activation, gate, up);
                 gate
             }
             None => {
-                forward(engine, file, input, quantized, [(&self.up, &mut *up)]);
+                forward(engine, file, input, inputs, [(&self.up, &mut *up)]);
                 engine.activate(activation, up);
                 up
             }
         };
         let output = [(&self.down, &mut *normed)];
-        forward(engine, file, activated, quantized, output);
+        forward(engine, file, activated, inputs, output);
         if let Some(norm) = &self.ffn_post_norm {
             norm.apply_in_place(engine, normed);
         }

@@ -66,7 +66,7 @@ impl Decoder {
             &model.engine,
             &model.file,
             hidden,
-            &mut self.scratch.quantized,
+            &mut self.scratch.inputs,
             [head],
         );
         if let Some(cap) = model.config().logit_softcap {

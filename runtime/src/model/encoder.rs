@@ -131,13 +131,13 @@ impl EncoderMemory {
             return vec![];
         };
         let texts = first.len() / model.config().hidden_size;
-        let quantized = &mut self
+        let inputs = &mut self
             .scratch
             .get_or_insert_with(|| Scratch::new(model.config(), 0))
-            .quantized;
+            .inputs;
         let mut inner = vec![0.0; texts * dense.outputs()];
         let (engine, file) = (&model.engine, &model.file);
-        forward(engine, file, first, quantized, [(dense, &mut inner[..])]);
+        forward(engine, file, first, inputs, [(dense, &mut inner[..])]);
         for x in &mut inner {
             *x = match config.activation {
                 HeadActivation::Tanh => libm::tanhf(*x),
@@ -145,7 +145,7 @@ impl EncoderMemory {
             };
         }
         let mut scores = vec![0.0; texts * output.outputs()];
-        forward(engine, file, &inner, quantized, [(output, &mut scores[..])]);
+        forward(engine, file, &inner, inputs, [(output, &mut scores[..])]);
         match config.scores {
             Scores::Softmax => engine.softmax(&mut scores, output.outputs()),
             Scores::Sigmoid => {
