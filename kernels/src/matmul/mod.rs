@@ -30,6 +30,10 @@ use std::ops::Range;
 /// Input bytes that should stay in a core's L2 cache while panels of weights pass by.
 const INPUT_BLOCK_BYTES: usize = 384 * 1024;
 
+/// So many tokens are worth a pass over the weights of their own: each thread then keeps to its tokens
+/// from one operation to the next, and what it reads is what it has written.
+const OWN_TOKENS: usize = 48;
+
 /// So few tokens are bound by reading weights: a task takes as many panels as for one token.
 const FEW_TOKENS: usize = 2;
 
@@ -95,7 +99,9 @@ pub(crate) fn matmul(
     if tokens == 0 || panels == 0 {
         return;
     }
-    let block = (INPUT_BLOCK_BYTES / input.cols).clamp(1, tokens);
+    let block = (INPUT_BLOCK_BYTES / input.cols)
+        .min(tokens.div_ceil(pool.threads()).max(OWN_TOKENS))
+        .clamp(1, tokens);
     let blocks = tokens.div_ceil(block);
     let step = if tokens <= FEW_TOKENS {
         panels.div_ceil(pool.threads() * TASKS_PER_THREAD)
