@@ -207,6 +207,8 @@ fn sound_runs_succeed() {
     ends("chat -m m.kgl -n 3", b"hello\n/reset\n\n/exit\n", 0, &[]);
     ends("verify -m m.kgl", b"", 0, &[]);
     ends("bench -m m.kgl -p 2 -n 1 -r 1 -t 1", b"", 0, &[]);
+    let crowd = "bench -m m.kgl -p 2 -n 1 -r 1 -t 1024";
+    ends(crowd, b"", 0, &["note: --threads 1024", "cores to run on"]);
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub struct ModelArgs {
 
 #[derive(Args)]
 pub struct EngineArgs {
-    /// Threads [default: the performance cores]
+    /// Threads, at most one for each core [default: the performance cores]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
     /// The cores that threads are held to

@@ -48,7 +48,7 @@ fn engine(args: &EngineArgs) -> Result<Engine, CliError> {
     engine_of(threads, args.affinity)
 }
 
-/// An engine of `threads` threads.
+/// An engine of `threads` threads, but at most one for each core that they may run on.
 pub fn engine_of(threads: usize, affinity: Affinity) -> Result<Engine, CliError> {
     if threads == 0 || threads > MAX_THREADS {
         return Err(CliError::Usage(format!(
@@ -64,7 +64,20 @@ pub fn engine_of(threads: usize, affinity: Affinity) -> Result<Engine, CliError>
         Affinity::Auto if performance.len() < topology.cores().len() => performance,
         Affinity::Auto => vec![],
     };
-    Ok(Engine::new(isa, ThreadPool::with_affinity(threads, &cores)))
+    let room = std::thread::available_parallelism().map_or(threads, usize::from);
+    let room = if cores.is_empty() {
+        room
+    } else {
+        room.min(cores.len())
+    };
+    if threads > room {
+        eprintln!(
+            "note: --threads {threads}: more than the {room} cores to run on would slow each other \
+             down, so {room} run"
+        );
+    }
+    let pool = ThreadPool::with_affinity(threads.min(room), &cores);
+    Ok(Engine::new(isa, pool))
 }
 
 /// Session options as the flags say.
