@@ -55,11 +55,7 @@ impl ThreadPool {
     pub fn with_affinity(threads: usize, cores: &[usize]) -> ThreadPool {
         let threads = threads.clamp(1, MAX_THREADS);
         // Asked before the calling thread is pinned, which would make it 1.
-        let available = thread::available_parallelism().map_or(1, usize::from);
-        let room = match distinct(cores) {
-            0 => available,
-            cores => available.min(cores),
-        };
+        let room = room(cores).unwrap_or(1);
         let spins = if threads <= room { SPINS } else { 0 };
         let shared = Arc::new(Shared::new(threads, spins));
         let core_of = |index: usize| cores.get(index % cores.len().max(1)).copied();
@@ -187,6 +183,16 @@ fn start_helper(
 
 fn hold_to(core: usize) -> bool {
     affinity::hold_current_thread(&[core])
+}
+
+/// How many threads run at once if they are held to `cores`, or anywhere if the list is empty; `None`
+/// if the system does not tell. To be asked before the calling thread is held to a core.
+pub fn room(cores: &[usize]) -> Option<usize> {
+    let available = thread::available_parallelism().ok()?.get();
+    Some(match distinct(cores) {
+        0 => available,
+        cores => available.min(cores),
+    })
 }
 
 fn distinct(cores: &[usize]) -> usize {

@@ -10,7 +10,7 @@ use crate::sampler::SamplerOptions;
 use crate::session::SessionOptions;
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
-use kinglet_kernels::pool::ThreadPool;
+use kinglet_kernels::pool::{self, ThreadPool};
 use kinglet_kernels::topology::Topology;
 use std::path::Path;
 
@@ -64,12 +64,7 @@ pub fn engine_of(threads: usize, affinity: Affinity) -> Result<Engine, CliError>
         Affinity::Auto if performance.len() < topology.cores().len() => performance,
         Affinity::Auto => vec![],
     };
-    let room = std::thread::available_parallelism().map_or(threads, usize::from);
-    let room = if cores.is_empty() {
-        room
-    } else {
-        room.min(cores.len())
-    };
+    let room = pool::room(&cores).unwrap_or(threads);
     if threads > room {
         eprintln!(
             "note: --threads {threads}: more than the {room} cores to run on would slow each other \
