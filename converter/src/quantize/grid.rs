@@ -23,8 +23,18 @@ pub struct Step {
 }
 
 impl Step {
+    /// The step that takes `smallest` to code 0 and `largest` to `steps`: the scale makes up for what
+    /// the minimum lost in half precision.
+    pub(super) fn of_range(smallest: f32, largest: f32, steps: f32) -> Step {
+        let minimum = to_f16(smallest);
+        Step {
+            scale: to_f16((largest - minimum.to_f32()).max(0.0) / steps),
+            minimum,
+        }
+    }
+
     /// 0 for a scale of 0, whose codes do not matter.
-    fn inverse(self) -> f32 {
+    pub(super) fn inverse(self) -> f32 {
         match self.scale.to_f32() {
             0.0 => 0.0,
             scale => 1.0 / scale,
@@ -178,12 +188,7 @@ impl Grid {
         let smallest = weights.iter().copied().fold(f32::INFINITY, f32::min);
         let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let (middle, half) = ((smallest + largest) / 2.0, (largest - smallest) / 2.0);
-        // Plain rounding: the scale makes up for what the minimum lost in half precision.
-        let minimum = to_f16(smallest);
-        let plain = Step {
-            scale: to_f16((largest - minimum.to_f32()).max(0.0) / (self.high - self.low)),
-            minimum,
-        };
+        let plain = Step::of_range(smallest, largest, self.high - self.low);
         let mut best = (self.fit_line(weights, importance, plain).0, plain);
         for range in self.ranges() {
             let mut scale = 2.0 * half * range / (self.high - self.low);
@@ -237,13 +242,13 @@ fn round(x: f32) -> f32 {
 }
 
 /// The weight of largest magnitude, with its sign.
-fn extreme(weights: &[f32]) -> f32 {
+pub(super) fn extreme(weights: &[f32]) -> f32 {
     let larger = |a: f32, &b: &f32| if b.abs() > a.abs() { b } else { a };
     weights.iter().fold(0.0, larger)
 }
 
 /// The nearest finite f16.
-fn to_f16(value: f32) -> f16 {
+pub(super) fn to_f16(value: f32) -> f16 {
     let limit = f16::MAX.to_f32();
     f16::from_f32(value.clamp(-limit, limit))
 }

@@ -1,5 +1,6 @@
 //! Round to nearest, each group on its own: the baseline that needs no data.
 
+use super::grid::{Step, extreme, to_f16};
 use half::f16;
 use kinglet_kernels::packing::{Codes, Kind, Layout};
 
@@ -35,12 +36,6 @@ pub fn quantize(layout: Layout, weights: &[f32]) -> Codes {
     codes
 }
 
-/// The weight of largest magnitude, with its sign.
-fn extreme(weights: &[f32]) -> f32 {
-    let larger = |a: f32, &b: &f32| if b.abs() > a.abs() { b } else { a };
-    weights.iter().fold(0.0, larger)
-}
-
 /// 0 for a scale of 0, whose codes do not matter.
 fn inverse(scale: f16) -> f32 {
     if scale == f16::ZERO {
@@ -71,20 +66,13 @@ fn four_bits(weights: &[f32], codes: &mut [i8]) -> f16 {
 fn with_minimum(weights: &[f32], codes: &mut [i8]) -> (f16, f16) {
     let smallest = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let minimum = to_f16(smallest);
-    let scale = to_f16((largest - minimum.to_f32()).max(0.0) / 15.0);
-    let inverse = inverse(scale);
+    let step = Step::of_range(smallest, largest, 15.0);
+    let (minimum, inverse) = (step.minimum, step.inverse());
     for (code, w) in codes.iter_mut().zip(weights) {
         let steps = (w - minimum.to_f32()) * inverse;
         *code = steps.round_ties_even().clamp(0.0, 15.0) as i8;
     }
-    (scale, minimum)
-}
-
-/// The nearest finite f16.
-fn to_f16(value: f32) -> f16 {
-    let limit = f16::MAX.to_f32();
-    f16::from_f32(value.clamp(-limit, limit))
+    (step.scale, minimum)
 }
 
 #[cfg(test)]
