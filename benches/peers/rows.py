@@ -16,11 +16,10 @@ import json
 import statistics
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import run as peers
-from encoders import Peer, environment, pull
+from encoders import Peer, onnx_python, pull
 
 KINGLET = peers.ROOT / "target/release/kinglet"
 QUALITY = peers.HERE.parent / "quality" / "llama_cpp_eval.py"
@@ -39,13 +38,7 @@ def reference():
     made = peers.CACHE / "smollm2"
     if (made / "reference-f16.gguf").exists():
         return made
-    folder = peers.CACHE / "venv-reference"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True)
-        peers.run(python, "-m", "pip", "install", "-q", "gguf", "numpy", "safetensors", stdout=sys.stderr)
-        (folder / "ready").touch()
-    return peers.reference(python)
+    return peers.reference(peers.environment("reference", *peers.GGUF_PACKAGES))
 
 
 def sha256(path):
@@ -133,7 +126,7 @@ def spearman(vectors, judgements):
 def onnx(args, info):
     threads = args.threads or info["default_threads"]
     tokens = min(PROMPT, info["config"]["encoder"]["max_tokens"])
-    python, tokenizer = environment(), pull("all-minilm-l6-v2") / "tokenizer.json"
+    python, tokenizer = onnx_python(), pull("all-minilm-l6-v2") / "tokenizer.json"
     peer_file = peers.HERE / "onnx_embed.py"
     version, file = peers.run(python, "-c", "import onnxruntime, onnx_embed; print(onnxruntime.__version__, "
                               "onnx_embed.onnx_file())", cwd=peers.HERE, capture_output=True,

