@@ -7,6 +7,7 @@ to the first token, and the mean time of the tokens after it. The model stays lo
 can alternate with other engines. ONEDNN_MAX_CPU_ISA limits the instruction set.
 """
 import json
+import os
 import random
 import sys
 
@@ -20,9 +21,11 @@ PIPES = {}
 
 def load(path, threads):
     if (path, threads) not in PIPES:
-        # f32: floats as they are where a CPU could take them as BF16 (and AMX); weights and activations of
-        # matrices are INT8 and INT4 all the same.
-        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        if "AMX" not in os.environ.get("ONEDNN_MAX_CPU_ISA", ""):
+            # Floats as they are where a CPU could take them as BF16, as is the default with AMX; weights and
+            # activations of matrices are INT8 and INT4 all the same.
+            options["INFERENCE_PRECISION_HINT"] = "f32"
         PIPES[path, threads] = LLMPipeline(path, "CPU", **options)
     return PIPES[path, threads]
 

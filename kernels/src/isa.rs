@@ -17,6 +17,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F/BW/VL/DQ with the 512-bit INT8 dot product (AVX-512 VNNI).
     Avx512Vnni,
+    /// AVX-512 VNNI with the INT8 tiles of AMX.
+    Amx,
     /// AArch64 Advanced SIMD, as on every 64-bit ARM.
     Neon,
     /// NEON with `sdot` (ARMv8.2 dot product).
@@ -48,11 +50,12 @@ pub enum IsaError {
 
 impl Isa {
     /// Every instruction set, from plain to wide.
-    pub const ALL: [Isa; 7] = [
+    pub const ALL: [Isa; 8] = [
         Isa::Scalar,
         Isa::Avx2,
         Isa::AvxVnni,
         Isa::Avx512Vnni,
+        Isa::Amx,
         Isa::Neon,
         Isa::DotProd,
         Isa::I8mm,
@@ -65,6 +68,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
             Isa::DotProd => "dotprod",
             Isa::I8mm => "i8mm",
@@ -88,6 +92,7 @@ impl Isa {
                         && has!("avx512dq")
                         && has!("avx512vnni")
                 }
+                Isa::Amx => Isa::Avx512Vnni.is_available() && crate::x86_64::amx::permitted(),
                 _ => false,
             }
         };

@@ -70,6 +70,8 @@ fn peak_loop(isa: Isa) -> Option<PeakLoop> {
         Isa::AvxVnni => Some(crate::x86_64::avxvnni::PEAK),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => Some(crate::x86_64::avx512vnni::PEAK),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => Some(crate::x86_64::amx::PEAK),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => Some(crate::aarch64::neon::PEAK),
         #[cfg(target_arch = "aarch64")]

@@ -79,7 +79,7 @@ pub(crate) fn ops(isa: Isa) -> &'static Ops {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni => &crate::x86_64::avx2::OPS,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => &crate::x86_64::avx512vnni::OPS,
+        Isa::Avx512Vnni | Isa::Amx => &crate::x86_64::avx512vnni::OPS,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::DotProd | Isa::I8mm => &crate::aarch64::neon::OPS,
         _ => &crate::scalar::OPS,

@@ -13,7 +13,13 @@ use std::ops::Range;
 /// tokens and the kind that the kernel is for.
 pub(crate) type Micro = unsafe fn(block: &Block, out: *mut f32, stride: usize);
 
-/// Consecutive panels and a few tokens. Every pointer is good for the counts beside it: the slices
+/// A kernel for any number of tokens from a least one on; otherwise as [`Micro`].
+///
+/// # Safety
+/// As [`Micro`], for a block of `tokens` tokens.
+pub(crate) type ManyTokens = unsafe fn(block: &Block, tokens: usize, out: *mut f32, stride: usize);
+
+/// Consecutive panels and some tokens. Every pointer is good for the counts beside it: the slices
 /// are cut, with checks, where a block is made.
 pub(crate) struct Block {
     /// Whether the panels are read for the first time, so that the next ones are to be asked for

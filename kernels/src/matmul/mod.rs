@@ -18,8 +18,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use block::{Block, Micro};
-pub(crate) use table::{MatmulKernels, Tiles, kernels};
+pub(crate) use block::{Block, ManyTokens, Micro};
+pub(crate) use table::{ManyKernels, MatmulKernels, Tiles, kernels};
 
 use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
 use crate::engine::{MatmulInput, MatmulJob};
@@ -47,7 +47,7 @@ const TASKS_PER_THREAD: usize = 8;
 /// One product of a matmul, with its output as a raw pointer that tasks share.
 struct Product<'a> {
     weights: PackedMatrix<'a>,
-    tiles: &'static Tiles,
+    kernels: &'static MatmulKernels,
     bias: Option<&'a [f32]>,
     out: *mut f32,
     /// Index of its first panel among those of all products.
@@ -89,7 +89,7 @@ pub(crate) fn matmul(
         }
         products.push(Product {
             weights: job.weights,
-            tiles: kernels.tiles(layout.kind()),
+            kernels,
             bias: job.bias,
             out: job.out.as_mut_ptr(),
             first_panel: panels,
@@ -107,7 +107,9 @@ pub(crate) fn matmul(
         panels.div_ceil(pool.threads() * TASKS_PER_THREAD)
     } else {
         // Two tasks for each thread, even if there are few panels.
-        GEMM_PANELS.min(panels.div_ceil(2 * pool.threads()))
+        let many = kernels.many.as_ref().filter(|many| block >= many.least);
+        let most = many.map_or(GEMM_PANELS, |many| many.panels);
+        most.min(panels.div_ceil(2 * pool.threads()))
     };
     let chunks = panels.div_ceil(step);
     pool.run(blocks * chunks, &|task| {
@@ -149,56 +151,77 @@ fn run_task(products: &[Product], input: MatmulInput, rows: Range<usize>, panels
     }
 }
 
-/// Computes `panels` of one product for the tokens in `rows`, in tiles of tokens.
+/// Computes `panels` of one product for the tokens in `rows`, all at once or in tiles of tokens.
 fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels: Range<usize>) {
-    let outputs = product.weights.layout().rows();
-    let whole = outputs / PANEL;
-    let widest = product.tiles.by_tokens.len();
+    let kind = product.weights.layout().kind();
+    if let Some(kernel) = product.kernels.many(kind, rows.len()) {
+        let tokens = rows.len();
+        // SAFETY: as `run_tile` promises.
+        let kernel = |block: &Block, out, stride| unsafe { kernel(block, tokens, out, stride) };
+        run_tile(product, input, rows, panels, true, kernel);
+        return;
+    }
+    let kernels = product.kernels.tiles(kind).by_tokens;
+    let widest = kernels.len();
     let tiles = rows.len().div_ceil(widest);
     for tile in 0..tiles {
         let from = rows.start + cut(rows.len(), tiles, widest, tile);
         let to = rows.start + cut(rows.len(), tiles, widest, tile + 1);
-        let kernel = product.tiles.by_tokens[to - from - 1];
-        let full = panels.start..panels.end.min(whole);
-        if !full.is_empty() {
-            let block = Block {
-                streams: tile == 0,
-                ..Block::new(&product.weights, full.clone(), input, from..to)
-            };
-            // SAFETY: `out` has `outputs` floats for each token; panels below `whole` end within
-            // them, and no other task has these panels for these tokens. The kernel's ISA is
-            // available, as `Engine::new` checks.
-            unsafe {
-                let out = product.out.add(from * outputs + full.start * PANEL);
-                kernel(&block, out, outputs);
-            }
-            if let Some(bias) = product.bias {
-                let columns = full.start * PANEL..full.end * PANEL;
-                for token in from..to {
-                    // SAFETY: what the kernel has just written.
-                    let out = unsafe {
-                        let out = product.out.add(token * outputs + columns.start);
-                        std::slice::from_raw_parts_mut(out, columns.len())
-                    };
-                    add(out, &bias[columns.clone()]);
-                }
+        let kernel = kernels[to - from - 1];
+        // SAFETY: as `run_tile` promises.
+        let kernel = |block: &Block, out, stride| unsafe { kernel(block, out, stride) };
+        run_tile(product, input, from..to, panels.clone(), tile == 0, kernel);
+    }
+}
+
+/// Computes `panels` of one product for the tokens in `rows` by a kernel for so many tokens, which is
+/// given a block of the product's kind, and outputs that it may write. `streams` as in [`Block`].
+fn run_tile(
+    product: &Product,
+    input: MatmulInput,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    streams: bool,
+    kernel: impl Fn(&Block, *mut f32, usize),
+) {
+    let outputs = product.weights.layout().rows();
+    let whole = outputs / PANEL;
+    let full = panels.start..panels.end.min(whole);
+    if !full.is_empty() {
+        let block = Block {
+            streams,
+            ..Block::new(&product.weights, full.clone(), input, rows.clone())
+        };
+        // SAFETY: `out` has `outputs` floats for each token; panels below `whole` end within them,
+        // and no other task has these panels for these tokens. The kernel's ISA is available, as
+        // `Engine::new` checks.
+        let out = unsafe { product.out.add(rows.start * outputs + full.start * PANEL) };
+        kernel(&block, out, outputs);
+        if let Some(bias) = product.bias {
+            let columns = full.start * PANEL..full.end * PANEL;
+            for token in rows.clone() {
+                // SAFETY: what the kernel has just written.
+                let out = unsafe {
+                    let out = product.out.add(token * outputs + columns.start);
+                    std::slice::from_raw_parts_mut(out, columns.len())
+                };
+                add(out, &bias[columns.clone()]);
             }
         }
-        if panels.end > whole {
-            let block = Block::new(&product.weights, whole..whole + 1, input, from..to);
-            let mut padded = vec![0.0; (to - from) * PANEL];
-            // SAFETY: as above, for a panel in memory of its own.
-            unsafe { kernel(&block, padded.as_mut_ptr(), PANEL) };
-            let rest = outputs - whole * PANEL;
-            for (token, row) in (from..to).zip(padded.chunks_exact_mut(PANEL)) {
-                if let Some(bias) = product.bias {
-                    add(&mut row[..rest], &bias[whole * PANEL..]);
-                }
-                // SAFETY: the last `rest` outputs of this token, which no other task has.
-                unsafe {
-                    let out = product.out.add(token * outputs + whole * PANEL);
-                    std::ptr::copy_nonoverlapping(row.as_ptr(), out, rest);
-                }
+    }
+    if panels.end > whole {
+        let block = Block::new(&product.weights, whole..whole + 1, input, rows.clone());
+        let mut padded = vec![0.0; rows.len() * PANEL];
+        kernel(&block, padded.as_mut_ptr(), PANEL);
+        let rest = outputs - whole * PANEL;
+        for (token, row) in rows.zip(padded.chunks_exact_mut(PANEL)) {
+            if let Some(bias) = product.bias {
+                add(&mut row[..rest], &bias[whole * PANEL..]);
+            }
+            // SAFETY: the last `rest` outputs of this token, which no other task has.
+            unsafe {
+                let out = product.out.add(token * outputs + whole * PANEL);
+                std::ptr::copy_nonoverlapping(row.as_ptr(), out, rest);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The kernels of each ISA and kind, in one table.
 
-use super::Micro;
+use super::{ManyTokens, Micro};
 use crate::isa::Isa;
 use crate::packing::{Kind, SplitBits};
 
@@ -19,6 +19,22 @@ pub(crate) struct MatmulKernels {
     pub q6: Tiles,
     pub f16: Tiles,
     pub f32: Tiles,
+    /// Where the ISA has something else for many tokens.
+    pub many: Option<ManyKernels>,
+}
+
+/// The kernels of an ISA for many tokens.
+pub(crate) struct ManyKernels {
+    /// The fewest tokens that they are for.
+    pub least: usize,
+    /// The most panels that one task takes.
+    pub panels: usize,
+    pub q4: ManyTokens,
+    pub q4_minimum: ManyTokens,
+    pub q8: ManyTokens,
+    pub q3: ManyTokens,
+    pub q5: ManyTokens,
+    pub q6: ManyTokens,
 }
 
 impl MatmulKernels {
@@ -37,6 +53,22 @@ impl MatmulKernels {
             Kind::F32 => &self.f32,
         }
     }
+
+    /// The kernel of a kind for `tokens` tokens at once, if there is one for so many.
+    pub fn many(&self, kind: Kind, tokens: usize) -> Option<ManyTokens> {
+        let many = self.many.as_ref().filter(|many| tokens >= many.least)?;
+        match kind {
+            Kind::Q4 { minimum: false, .. } => Some(many.q4),
+            Kind::Q4 { minimum: true, .. } => Some(many.q4_minimum),
+            Kind::Q8 { .. } => Some(many.q8),
+            Kind::Split { bits, .. } => Some(match bits {
+                SplitBits::B3 => many.q3,
+                SplitBits::B5 => many.q5,
+                SplitBits::B6 => many.q6,
+            }),
+            Kind::F16 | Kind::F32 => None,
+        }
+    }
 }
 
 /// The kernels of an ISA; the scalar ones for an ISA of another architecture.
@@ -48,6 +80,8 @@ pub(crate) fn kernels(isa: Isa) -> &'static MatmulKernels {
         Isa::AvxVnni => &crate::x86_64::avxvnni::MATMUL,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => &crate::x86_64::avx512vnni::MATMUL,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => &crate::x86_64::amx::MATMUL,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => &crate::aarch64::neon::MATMUL,
         #[cfg(target_arch = "aarch64")]

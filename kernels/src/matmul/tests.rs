@@ -1,6 +1,6 @@
 //! Every ISA against the scalar reference, bit for bit, and the reference against plain sums.
 
-use super::{kernels, matmul};
+use super::{MatmulKernels, kernels, matmul};
 use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
 use crate::engine::{MatmulInput, MatmulJob};
 use crate::isa::Isa;
@@ -144,15 +144,32 @@ fn pool(threads: usize) -> &'static ThreadPool {
     &POOLS[threads - 1]
 }
 
+/// The kernels that can run here, by name.
+fn all_kernels() -> Vec<(&'static str, &'static MatmulKernels)> {
+    let isas = Isa::available().map(|isa| (isa.name(), kernels(isa)));
+    #[allow(unused_mut, reason = "other architectures have nothing more")]
+    let mut all: Vec<_> = isas.collect();
+    #[cfg(target_arch = "x86_64")]
+    if Isa::Avx512Vnni.is_available() {
+        all.push(("amx, emulated", &crate::x86_64::amx::EMULATED));
+    }
+    all
+}
+
 /// Runs one product and returns its output.
-fn run(isa: Isa, threads: usize, weights: PackedMatrix, input: MatmulInput) -> Vec<f32> {
+fn run(
+    kernels: &'static MatmulKernels,
+    threads: usize,
+    weights: PackedMatrix,
+    input: MatmulInput,
+) -> Vec<f32> {
     let mut out = vec![f32::NAN; input.rows.len() / input.cols * weights.layout().rows()];
     let mut jobs = [MatmulJob {
         weights,
         bias: None,
         out: &mut out,
     }];
-    matmul(kernels(isa), pool(threads), input, &mut jobs);
+    matmul(kernels, pool(threads), input, &mut jobs);
     out
 }
 
@@ -187,7 +204,7 @@ fn check(kind: Kind, rows: usize, cols: usize, tokens: usize, fill: Fill, seed: 
         cols,
         quantized: Some(&quantized),
     };
-    let expected = run(Isa::Scalar, 1, packed.matrix(), input);
+    let expected = run(kernels(Isa::Scalar), 1, packed.matrix(), input);
     let minimum = |row: usize, k: usize| {
         let group = kind.group().map_or(1, Group::len);
         minimums
@@ -217,13 +234,13 @@ fn check(kind: Kind, rows: usize, cols: usize, tokens: usize, fill: Fill, seed: 
             "{kind} {rows}×{cols} {fill:?}: {got} against {sum}"
         );
     }
-    for isa in Isa::available() {
+    for (name, kernels) in all_kernels() {
         for threads in [1, 3] {
-            let got = run(isa, threads, packed.matrix(), input);
+            let got = run(kernels, threads, packed.matrix(), input);
             assert_eq!(
                 bits(&got),
                 bits(&expected),
-                "{isa}, {kind} {rows}×{cols}, {tokens} tokens, {fill:?}, {threads} threads"
+                "{name}, {kind} {rows}×{cols}, {tokens} tokens, {fill:?}, {threads} threads"
             );
         }
     }
@@ -246,7 +263,8 @@ fn every_isa_equals_scalar_around_the_edges() {
 fn every_isa_equals_scalar_at_extremes() {
     for kind in kinds() {
         for fill in FILLS {
-            for tokens in 1..=13 {
+            // Few at once, and many: 16 or more, the last tile less than full.
+            for tokens in (1..=13).chain([16, 17, 31, 64]) {
                 check(kind, 35, 259, tokens, fill, 7);
             }
         }
@@ -264,7 +282,7 @@ fn several_products_share_one_pass() {
         Kind::Q8 { group: Group::G64 },
         Kind::F16,
     ];
-    let (cols, tokens) = (96, 5);
+    let (cols, tokens) = (96, 37);
     let quantized = activations(tokens, cols, Fill::Random, &mut random);
     let x: Vec<f32> = (0..tokens * cols).map(|_| random.float()).collect();
     let input = MatmulInput {
@@ -287,7 +305,7 @@ fn several_products_share_one_pass() {
             }
         })
         .collect();
-    for isa in Isa::available() {
+    for (name, kernels) in all_kernels() {
         let mut outs: Vec<Vec<f32>> = packed
             .iter()
             .map(|p| vec![0.0; tokens * p.layout.rows()])
@@ -301,10 +319,10 @@ fn several_products_share_one_pass() {
                 out,
             })
             .collect();
-        matmul(kernels(isa), pool(2), input, &mut jobs);
+        matmul(kernels, pool(2), input, &mut jobs);
         for (packed, out) in packed.iter().zip(&outs) {
-            let alone = run(isa, 1, packed.matrix(), input);
-            assert_eq!(bits(out), bits(&alone), "{isa}, {}", packed.layout.kind());
+            let alone = run(kernels, 1, packed.matrix(), input);
+            assert_eq!(bits(out), bits(&alone), "{name}, {}", packed.layout.kind());
         }
     }
 }
@@ -322,19 +340,19 @@ fn biases_are_added_to_every_row() {
             cols: 20,
             quantized: None,
         };
-        for isa in Isa::available() {
-            let mut expected = run(isa, 1, packed.matrix(), input);
+        for (name, kernels) in all_kernels() {
+            let mut expected = run(kernels, 1, packed.matrix(), input);
             let mut out = vec![f32::NAN; tokens * rows];
             let mut jobs = [MatmulJob {
                 weights: packed.matrix(),
                 bias: Some(&bias),
                 out: &mut out,
             }];
-            matmul(kernels(isa), &ThreadPool::new(2), input, &mut jobs);
+            matmul(kernels, &ThreadPool::new(2), input, &mut jobs);
             for row in expected.chunks_exact_mut(rows) {
                 row.iter_mut().zip(&bias).for_each(|(x, b)| *x += b);
             }
-            assert_eq!(bits(&out), bits(&expected), "{isa}, {tokens} x {rows}");
+            assert_eq!(bits(&out), bits(&expected), "{name}, {tokens} x {rows}");
         }
     }
 }
@@ -348,7 +366,7 @@ proptest! {
         rows in 1usize..100,
         // Beyond the 768 that ARM's kernels arrange at once.
         cols in 1usize..900,
-        tokens in 1usize..20,
+        tokens in 1usize..40,
         fill in proptest::sample::select(FILLS.to_vec()),
         seed: u64,
     ) {

@@ -30,6 +30,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     f32: Tiles {
         by_tokens: &[float::<f32> as Micro],
     },
+    many: None,
 };
 
 /// One token of quantized activations.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
     kinglet run -m model.kgl -p \"Once upon a time\" -n 100\n  \
     kinglet chat -m model.kgl\n  \
     kinglet bench -m model.kgl -p 512 -n 128 -t 1,2\n\n\
-    KINGLET_ISA chooses the kernels: scalar, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm \
+    KINGLET_ISA chooses the kernels: scalar, avx2, avxvnni, avx512vnni, amx, neon, dotprod or i8mm \
     [default: the widest that the CPU has]"
 )]
 pub struct Cli {

@@ -74,6 +74,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             float::<false, 1, 3>,
         ],
     },
+    many: None,
 };
 
 /// # Safety

@@ -13,7 +13,9 @@ use std::arch::x86_64::*;
 /// Bytes of one load: 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
 const LINE: usize = 64;
 
-pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
+pub(crate) static MATMUL: MatmulKernels = KERNELS;
+
+pub(in crate::x86_64) const KERNELS: MatmulKernels = MatmulKernels {
     q4: Tiles {
         by_tokens: &[
             q4::<2, 1, false> as Micro,
@@ -63,6 +65,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
             float::<false, 3>,
         ],
     },
+    many: None,
 };
 
 /// # Safety
@@ -403,7 +406,10 @@ unsafe fn split_panels<
 /// `lines` must point to `WIDTH` lines; `quad` must be below 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn plane<const WIDTH: usize>(lines: *const u8, quad: usize) -> __m512i {
+pub(in crate::x86_64) unsafe fn plane<const WIDTH: usize>(
+    lines: *const u8,
+    quad: usize,
+) -> __m512i {
     let columns = 8 / WIDTH;
     let shift = _mm_cvtsi32_si128((quad % columns * WIDTH) as i32);
     // SAFETY: `quad / columns` is below `WIDTH`.
@@ -418,7 +424,7 @@ unsafe fn plane<const WIDTH: usize>(lines: *const u8, quad: usize) -> __m512i {
 /// `plane` must hold more than `group` groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn halves(plane: *const u8, group: usize) -> __m512 {
+pub(in crate::x86_64) unsafe fn halves(plane: *const u8, group: usize) -> __m512 {
     // SAFETY: a group of a plane has 16 halves.
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(plane.add(group * PANEL * 2).cast())) }
 }

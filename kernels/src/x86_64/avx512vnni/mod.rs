@@ -5,6 +5,7 @@ mod matmul;
 mod peak;
 
 pub(crate) use matmul::MATMUL;
+pub(super) use matmul::{KERNELS, halves, plane};
 pub(crate) use peak::PEAK;
 
 crate::generic::ops_table!(

@@ -43,6 +43,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     f32: Tiles {
         by_tokens: &[float::<false, 1> as Micro, float::<false, 2>],
     },
+    many: None,
 };
 
 /// # Safety
