@@ -68,7 +68,8 @@ def environment(name, *arguments, note=None, env=None):
     if not (folder / "ready").exists():
         print(note or "installing " + ", ".join(arguments), file=sys.stderr)
         venv.create(folder, with_pip=True)
-        run(python, "-m", "pip", "install", "-q", *arguments, env=env, stdout=sys.stderr)
+        # pip keeps what it builds, and would take one instruction set's build for another's.
+        run(python, "-m", "pip", "install", "-q", "--no-cache-dir", *arguments, env=env, stdout=sys.stderr)
         (folder / "ready").touch()
     return python
 
