@@ -37,6 +37,16 @@ impl Column {
 /// A measure of quality, where a model has it.
 type Measure = fn(&Quality) -> Option<f64>;
 
+/// The kinds of a model's matrices, most frequent first, and not more than a column has room for.
+fn kinds(all: &[String]) -> String {
+    match all {
+        [first, second, rest @ ..] if rest.len() > 1 => {
+            format!("{first} + {second} + {} others", rest.len())
+        }
+        _ => all.join(" + "),
+    }
+}
+
 /// The columns, from left to right, without the names.
 pub fn columns(comparison: &Comparison) -> Vec<Column> {
     let models = &comparison.models;
@@ -60,7 +70,7 @@ pub fn columns(comparison: &Comparison) -> Vec<Column> {
     };
     let (lower, higher) = (Some(Better::Lower), Some(Better::Higher));
     let mut columns = vec![
-        column("kinds", None, &|m| Some((0.0, m.kinds.join(" + ")))),
+        column("kinds", None, &|m| Some((0.0, kinds(&m.kinds)))),
         column("size", lower, &|m| {
             let part = 100.0 * m.bytes as f64 / reference_bytes;
             let text = format!("{} ({part:.0} %)", megabytes(m.bytes));
