@@ -131,8 +131,13 @@ impl Engine {
     /// RMSNorm of each row of `weight.len()` floats (Zhang and Sennrich 2019):
     /// `x / sqrt(mean(x²) + eps) · weight`.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        out.copy_from_slice(x);
-        self.rms_norm_in_place(out, weight, eps);
+        assert_eq!(x.len(), out.len(), "norm of another length");
+        let width = weight.len();
+        self.for_each_row(out, width, |index, row| {
+            row.copy_from_slice(&x[index * width..][..width]);
+            // SAFETY: the table is that of an available ISA.
+            unsafe { (self.ops.rms_norm)(row, weight, eps) };
+        });
     }
 
     /// [`Engine::rms_norm`] in place.
@@ -145,8 +150,13 @@ impl Engine {
 
     /// LayerNorm of each row of `weight.len()` floats (Ba et al. 2016).
     pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-        out.copy_from_slice(x);
-        self.layer_norm_in_place(out, weight, bias, eps);
+        assert_eq!(x.len(), out.len(), "norm of another length");
+        let width = weight.len();
+        self.for_each_row(out, width, |index, row| {
+            row.copy_from_slice(&x[index * width..][..width]);
+            // SAFETY: the table is that of an available ISA.
+            unsafe { (self.ops.layer_norm)(row, weight, bias, eps) };
+        });
     }
 
     /// [`Engine::layer_norm`] in place.

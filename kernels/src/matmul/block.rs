@@ -92,6 +92,25 @@ impl Block {
         block
     }
 
+    /// The same panels for the tokens from `count` on. `streams` as in the field.
+    ///
+    /// # Safety
+    /// The block must have more than `count` tokens.
+    #[inline(always)]
+    pub unsafe fn skip_tokens(&self, count: usize, streams: bool) -> Block {
+        // SAFETY: within the tokens of the block; where there are no codes, their stride is 0.
+        unsafe {
+            Block {
+                streams,
+                x: self.x.add(count * self.cols),
+                x_codes: self.x_codes.add(count * self.x_stride),
+                x_scales: self.x_scales.add(count * self.x_groups()),
+                x_sums: self.x_sums.add(count * self.x_groups()),
+                ..*self
+            }
+        }
+    }
+
     /// Groups of activations per token.
     #[inline(always)]
     pub fn x_groups(&self) -> usize {

@@ -154,11 +154,22 @@ fn run_task(products: &[Product], input: MatmulInput, rows: Range<usize>, panels
 /// Computes `panels` of one product for the tokens in `rows`, all at once or in tiles of tokens.
 fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels: Range<usize>) {
     let kind = product.weights.layout().kind();
+    let whole = product.weights.layout().rows() / PANEL;
+    let full = panels.start..panels.end.min(whole);
+    // Checked once for all tiles.
+    let blocks = Blocks {
+        full: (!full.is_empty())
+            .then(|| Block::new(&product.weights, full.clone(), input, rows.clone())),
+        last: (panels.end > whole)
+            .then(|| Block::new(&product.weights, whole..whole + 1, input, rows.clone())),
+        panels: full,
+        first: rows.start,
+    };
     if let Some(kernel) = product.kernels.many(kind, rows.len()) {
         let tokens = rows.len();
         // SAFETY: as `run_tile` promises.
         let kernel = |block: &Block, out, stride| unsafe { kernel(block, tokens, out, stride) };
-        run_tile(product, input, rows, panels, true, kernel);
+        run_tile(product, &blocks, rows, true, kernel);
         return;
     }
     let kernels = product.kernels.tiles(kind).by_tokens;
@@ -170,35 +181,44 @@ fn run_panels(product: &Product, input: MatmulInput, rows: Range<usize>, panels:
         let kernel = kernels[to - from - 1];
         // SAFETY: as `run_tile` promises.
         let kernel = |block: &Block, out, stride| unsafe { kernel(block, out, stride) };
-        run_tile(product, input, from..to, panels.clone(), tile == 0, kernel);
+        run_tile(product, &blocks, from..to, tile == 0, kernel);
     }
 }
 
-/// Computes `panels` of one product for the tokens in `rows` by a kernel for so many tokens, which is
-/// given a block of the product's kind, and outputs that it may write. `streams` as in [`Block`].
+/// The panels of a product that one task computes, for all its tokens.
+struct Blocks {
+    /// Those whose 16 rows are all there.
+    full: Option<Block>,
+    panels: Range<usize>,
+    /// The last one of a matrix, where some of its rows are padding.
+    last: Option<Block>,
+    /// The first token.
+    first: usize,
+}
+
+/// Computes the panels for the tokens in `rows` by a kernel for so many tokens, which is given a block
+/// of the product's kind, and outputs that it may write. `streams` as in [`Block`].
 fn run_tile(
     product: &Product,
-    input: MatmulInput,
+    blocks: &Blocks,
     rows: Range<usize>,
-    panels: Range<usize>,
     streams: bool,
     kernel: impl Fn(&Block, *mut f32, usize),
 ) {
     let outputs = product.weights.layout().rows();
-    let whole = outputs / PANEL;
-    let full = panels.start..panels.end.min(whole);
-    if !full.is_empty() {
-        let block = Block {
-            streams,
-            ..Block::new(&product.weights, full.clone(), input, rows.clone())
+    let ahead = rows.start - blocks.first;
+    if let Some(block) = &blocks.full {
+        let panels = &blocks.panels;
+        // SAFETY: the block has these tokens. `out` has `outputs` floats for each; full panels end
+        // within them, and no other task has these panels for these tokens. The kernel's ISA is
+        // available, as `Engine::new` checks.
+        let (block, out) = unsafe {
+            let out = product.out.add(rows.start * outputs + panels.start * PANEL);
+            (block.skip_tokens(ahead, streams), out)
         };
-        // SAFETY: `out` has `outputs` floats for each token; panels below `whole` end within them,
-        // and no other task has these panels for these tokens. The kernel's ISA is available, as
-        // `Engine::new` checks.
-        let out = unsafe { product.out.add(rows.start * outputs + full.start * PANEL) };
         kernel(&block, out, outputs);
         if let Some(bias) = product.bias {
-            let columns = full.start * PANEL..full.end * PANEL;
+            let columns = panels.start * PANEL..panels.end * PANEL;
             for token in rows.clone() {
                 // SAFETY: what the kernel has just written.
                 let out = unsafe {
@@ -209,18 +229,20 @@ fn run_tile(
             }
         }
     }
-    if panels.end > whole {
-        let block = Block::new(&product.weights, whole..whole + 1, input, rows.clone());
+    if let Some(block) = &blocks.last {
+        // SAFETY: the block has these tokens.
+        let block = unsafe { block.skip_tokens(ahead, false) };
         let mut padded = vec![0.0; rows.len() * PANEL];
         kernel(&block, padded.as_mut_ptr(), PANEL);
-        let rest = outputs - whole * PANEL;
+        let whole = outputs / PANEL * PANEL;
+        let rest = outputs - whole;
         for (token, row) in rows.zip(padded.chunks_exact_mut(PANEL)) {
             if let Some(bias) = product.bias {
-                add(&mut row[..rest], &bias[whole * PANEL..]);
+                add(&mut row[..rest], &bias[whole..]);
             }
             // SAFETY: the last `rest` outputs of this token, which no other task has.
             unsafe {
-                let out = product.out.add(token * outputs + whole * PANEL);
+                let out = product.out.add(token * outputs + whole);
                 std::ptr::copy_nonoverlapping(row.as_ptr(), out, rest);
             }
         }
