@@ -44,7 +44,8 @@ CMAKE = {
     "avx2": AVX2,
     "avxvnni": f"{AVX2} -DGGML_AVX_VNNI=ON",
     "avx512vnni": AVX512,
-    "amx": f"{AVX512} -DGGML_AVX512_BF16=ON -DGGML_AMX_TILE=ON -DGGML_AMX_INT8=ON -DGGML_AMX_BF16=ON",
+    # Built with AMX (GGML_AMX_TILE, GGML_AMX_INT8), it stopped with an illegal instruction where it was tried.
+    "amx": AVX512,
     "dotprod": "-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod",
     "i8mm": "-DGGML_CPU_ARM_ARCH=armv8.6-a+dotprod+i8mm",
 }

@@ -9,6 +9,7 @@ use crate::model::Model;
 use crate::session::{Session, SessionOptions};
 use kinglet_kernels::kv::KvKind;
 use serde::Serialize;
+use std::ops::Range;
 
 /// How a text is scored.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,26 @@ pub struct EvalOptions {
     /// How keys and values are stored; a reference has F16 where the model has Q8, so that what that
     /// costs shows.
     pub kv: KvKind,
+}
+
+impl EvalOptions {
+    /// The windows of a text of `tokens` tokens, and the predictions in them that are scored.
+    pub fn scored(&self, tokens: usize) -> (usize, usize) {
+        let windows = tokens / self.tokens();
+        let windows = windows.min(self.windows.unwrap_or(usize::MAX));
+        (windows, windows * self.positions().len())
+    }
+
+    /// Tokens of a window: enough for a prediction in its second half.
+    fn tokens(&self) -> usize {
+        self.window.max(4)
+    }
+
+    /// The positions of a window whose predictions are scored: the last one predicts a token of the
+    /// next window.
+    fn positions(&self) -> Range<usize> {
+        self.tokens() / 2..self.tokens() - 1
+    }
 }
 
 /// What a text says about a model.
@@ -58,12 +79,10 @@ pub fn evaluate(
     options: EvalOptions,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Evaluation, Error> {
-    let window = options.window.max(4);
-    let windows: Vec<&[u32]> = tokens
-        .chunks_exact(window)
-        .take(options.windows.unwrap_or(usize::MAX))
-        .collect();
-    if windows.is_empty() {
+    let window = options.tokens();
+    let (count, _) = options.scored(tokens.len());
+    let windows = tokens.chunks_exact(window).take(count);
+    if count == 0 {
         return Err(Error::ShortText {
             found: tokens.len(),
             window,
@@ -92,14 +111,13 @@ pub fn evaluate(
     let reference = reference.map(|reference| open(reference, reference_kv));
     let mut session = (open(model, options.kv)?, reference.transpose()?);
     let mut sums = Sums::default();
-    for (index, window_tokens) in windows.iter().enumerate() {
-        progress(index, windows.len());
+    for (index, window_tokens) in windows.enumerate() {
+        progress(index, count);
         let mut tokens = window_tokens.to_vec();
         if let Some(bos) = model.config().bos_token {
             tokens[0] = bos;
         }
-        // The last position predicts a token of the next window.
-        let scored = window / 2..window - 1;
+        let scored = options.positions();
         let step = match session.1 {
             None => scored.len(),
             Some(_) => (REFERENCE_FLOATS / vocab).clamp(1, scored.len()),
@@ -124,8 +142,8 @@ pub fn evaluate(
             });
         }
     }
-    progress(windows.len(), windows.len());
-    Ok(sums.evaluation(windows.len()))
+    progress(count, count);
+    Ok(sums.evaluation(count))
 }
 
 /// Floats of reference logits held at once: 32 MB.

@@ -4,6 +4,7 @@ use super::args::{CompareArgs, ProbeArgs};
 use super::print;
 use crate::Error;
 use crate::compare::{Options, compare, probe};
+use kinglet_kernels::pool;
 
 /// Compares models, writes the report and prints its table.
 pub fn run(args: &CompareArgs) -> Result<(), Error> {
@@ -33,7 +34,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
         prompt: args.prompt,
         generate: args.n,
         repeat: args.repeat,
-        threads: args.threads,
+        threads: args.threads.map(with_room),
         prober: Some(vec![
             program.to_string_lossy().into_owned(),
             "probe".to_owned(),
@@ -49,6 +50,15 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
         args.out.display()
     );
     Ok(())
+}
+
+/// At most one thread for each core.
+fn with_room(threads: usize) -> usize {
+    let room = pool::room(&[]).unwrap_or(threads);
+    if threads > room {
+        eprintln!("note: --threads {threads}: there are {room} cores, so {room} run");
+    }
+    threads.min(room)
 }
 
 /// What one model costs this process, as JSON, for [`run`].

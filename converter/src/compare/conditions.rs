@@ -2,7 +2,7 @@
 
 use super::rows::Measured;
 use super::speed::TEXTS;
-use super::{Options, lines};
+use super::{Options, eval_options, lines};
 use crate::Error;
 use kinglet::Model;
 use serde::Serialize;
@@ -62,11 +62,7 @@ impl Conditions {
         };
         let both = |(a, b): &(PathBuf, PathBuf)| Ok::<_, Error>((sha256_of(a)?, sha256_of(b)?));
         let is_encoder = model.config().encoder.is_some();
-        let window = options.window.max(4);
-        let windows = tokens.len() / window;
-        let windows = windows.min(options.windows.unwrap_or(usize::MAX));
-        // As `kinglet::eval` does: the second half of a window, whose last token predicts the next.
-        let scored = window - 1 - window / 2;
+        let (windows, scored) = eval_options(options).scored(tokens.len());
         Ok(Conditions {
             architecture: model.config().architecture.clone(),
             cpu: cpu(),
@@ -76,13 +72,13 @@ impl Conditions {
             version: env!("CARGO_PKG_VERSION"),
             text: name(&options.text),
             text_sha256: sha256(text.as_bytes()),
-            window,
+            window: options.window,
             samples: if is_encoder {
                 lines(text).len()
             } else {
                 windows
             },
-            tokens_scored: (!is_encoder).then_some(windows * scored),
+            tokens_scored: (!is_encoder).then_some(scored),
             similarity: options
                 .similarity
                 .as_ref()
