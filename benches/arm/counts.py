@@ -133,18 +133,18 @@ def main():
         sys.exit(f"{KINGLET} is missing: .ci/arm builds it")
     run("cargo", "build", "--release", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
     python = environment()
-    pairs = peers.models(python, peers.reference(python))
+    models = peers.models(python, peers.reference(python), openvino=None)
+    pairs = [(kind, peer, files) for (kind, peer, _), files in zip(peers.KINDS, models)]
     rows = []
     print("| CPU | test | llama.cpp | kinglet | ratio |\n|---|---|---|---|---|")
     for cpu in args.cpu:
         peer = llama_cpp(python, cpu)
-        for ours_label, theirs_label, ours, theirs in pairs:
-            for test, tokens, a, b in measure(cpu, ours, theirs, peer):
-                kinds = f"{theirs_label.split()[1]} / {ours_label.split()[1]}"
+        for ours, theirs, files in pairs:
+            for test, tokens, a, b in measure(cpu, files["kinglet"], files["llama.cpp"], peer):
                 a_total, b_total = a.total() / tokens / 1e6, b.total() / tokens / 1e6
-                print(f"| {cpu} ({ISA[cpu]}) | {kinds}, {test} | {a_total:.1f} | {b_total:.1f} | "
+                print(f"| {cpu} ({ISA[cpu]}) | {theirs} / {ours}, {test} | {a_total:.1f} | {b_total:.1f} | "
                       f"{b_total / a_total:.2f} |", flush=True)
-                for label, counts in ((theirs_label, a), (ours_label, b)):
+                for label, counts in ((f"llama.cpp {theirs}", a), (f"kinglet {ours}", b)):
                     rows.append({"cpu": cpu, "engine": label, "test": test, "tokens": tokens,
                                  "instructions": counts.total(), "functions": dict(counts.most_common())})
                     if args.profile:
