@@ -3,6 +3,7 @@
 use crate::calibrate::{self, Calibration};
 use crate::checkpoint::Checkpoint;
 use crate::pack::{self, Distance};
+use crate::passes::{awq, rotate};
 use crate::quantize::sequential::Sequential;
 use crate::recipe::{Kinds, Method, Recipe};
 use crate::report::{Report, TensorReport};
@@ -10,6 +11,7 @@ use crate::{Error, plan, source};
 use kinglet::format::validate::Stored;
 use kinglet::format::{Activations, Header, Planned, Provenance, WeightInfo, Writer};
 use kinglet_kernels::packing::{Kind, Layout};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +30,7 @@ pub fn convert(
     recipe: &Recipe,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Report, Error> {
-    recipe.quantize.kinds()?;
+    recipe.kinds()?;
     write(&source::open(input)?, output, recipe, progress)
 }
 
@@ -44,12 +46,22 @@ pub fn write(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let quantize = &recipe.quantize;
-    let mut kinds = kinds_of(checkpoint, &quantize.kinds()?);
+    let wanted = recipe.kinds()?;
     let parameters = parameters(checkpoint);
     let budget = quantize.budget(parameters)?;
-    let calibrated_for = budget.map(|(flag, _)| flag);
-    let calibrated_for = calibrated_for.or(quantize.precise.then_some("precise"));
+    let calibrated_for = [
+        budget.map(|(flag, _)| flag),
+        quantize.precise.then_some("precise"),
+        recipe.passes.awq.then_some("awq"),
+    ];
+    let calibrated_for = calibrated_for.into_iter().flatten().next();
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
+    let tied = checkpoint.config.tied_head;
+    let mut checkpoint = Cow::Borrowed(checkpoint);
+    if let Some(what) = recipe.passes.rotate {
+        checkpoint = Cow::Owned(rotate::rotate(&checkpoint, what)?);
+    }
+    let mut kinds = kinds_of(&checkpoint, &wanted);
     let gptq = method == Method::Gptq;
     let calibrates =
         budget.is_some() || quantize.precise || gptq && kinds.values().any(|k| k.is_quantized());
@@ -58,19 +70,30 @@ pub fn write(
         .map(|w| w.shape().iter().product::<usize>() as u64)
         .sum();
     // Calibration runs the weights forward and backward, then they are quantized.
-    let total = total * if calibrates { 3 } else { 1 };
+    let times = if calibrates { 3 } else { 1 };
+    let total = total * (times + u64::from(recipe.passes.awq));
     let done = AtomicU64::new(0);
     let progress = |weights: usize| {
         let weights = weights as u64;
         progress(done.fetch_add(weights, Ordering::Relaxed) + weights, total);
     };
-    let calibrated = if calibrates {
+    let calibration = if calibrates || recipe.passes.awq {
         let text = quantize.calibration_text()?;
-        let calibration = Calibration::new(checkpoint, &text, quantize.windows)?;
-        let sensitivity = calibrate::measure(checkpoint, &calibration, &progress)?;
-        Some((calibration, sensitivity))
+        Some(Calibration::new(&checkpoint, &text, quantize.windows)?)
     } else {
         None
+    };
+    if let Some(calibration) = calibration.as_ref().filter(|_| recipe.passes.awq) {
+        let scaled = awq::scale(&checkpoint, calibration, &wanted, method, &progress)?;
+        checkpoint = Cow::Owned(scaled);
+    }
+    let checkpoint = &*checkpoint;
+    let calibrated = match calibration {
+        Some(calibration) if calibrates => {
+            let sensitivity = calibrate::measure(checkpoint, &calibration, &progress)?;
+            Some((calibration, sensitivity))
+        }
+        _ => None,
     };
     if let (Some((flag, budget)), Some((calibration, sensitivity))) = (budget, &calibrated) {
         let file_bytes = |kinds: &BTreeMap<String, Kind>| {
@@ -116,6 +139,8 @@ pub fn write(
     };
     let tensors = packer.write(&mut writer)?;
     let output_bytes = writer.finish()?;
+    let head = tensors.iter().find(|tensor| tensor.name == "head");
+    let untied = tied && !checkpoint.config.tied_head;
     Ok(Report {
         source: checkpoint.origin.name.clone(),
         source_bytes: checkpoint.origin.bytes,
@@ -124,6 +149,7 @@ pub fn write(
         parameters,
         bits_per_weight: 8.0 * output_bytes as f64 / parameters as f64,
         precise: twice.len(),
+        head_beside: head.filter(|_| untied).map(|head| head.bytes),
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })
