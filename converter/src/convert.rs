@@ -3,15 +3,13 @@
 use crate::calibrate::{self, Calibration};
 use crate::checkpoint::Checkpoint;
 use crate::pack::{self, Distance};
-use crate::passes::{awq, rotate};
 use crate::quantize::sequential::Sequential;
 use crate::recipe::{Kinds, Method, Recipe};
 use crate::report::{Report, TensorReport};
-use crate::{Error, plan, source};
+use crate::{Error, passes, plan, source};
 use kinglet::format::validate::Stored;
 use kinglet::format::{Activations, Header, Planned, Provenance, WeightInfo, Writer};
 use kinglet_kernels::packing::{Kind, Layout};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,21 +45,13 @@ pub fn write(
     let start = Instant::now();
     let quantize = &recipe.quantize;
     let wanted = recipe.kinds()?;
+    let mut kinds = kinds_of(checkpoint, &wanted);
     let parameters = parameters(checkpoint);
     let budget = quantize.budget(parameters)?;
-    let calibrated_for = [
-        budget.map(|(flag, _)| flag),
-        quantize.precise.then_some("precise"),
-        recipe.passes.awq.then_some("awq"),
-    ];
-    let calibrated_for = calibrated_for.into_iter().flatten().next();
+    let calibrated_for = budget.map(|(flag, _)| flag);
+    let calibrated_for = calibrated_for.or(quantize.precise.then_some("precise"));
+    let calibrated_for = calibrated_for.or(recipe.passes.awq.then_some("awq"));
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
-    let tied = checkpoint.config.tied_head;
-    let mut checkpoint = Cow::Borrowed(checkpoint);
-    if let Some(what) = recipe.passes.rotate {
-        checkpoint = Cow::Owned(rotate::rotate(&checkpoint, what)?);
-    }
-    let mut kinds = kinds_of(&checkpoint, &wanted);
     let gptq = method == Method::Gptq;
     let calibrates =
         budget.is_some() || quantize.precise || gptq && kinds.values().any(|k| k.is_quantized());
@@ -74,26 +64,22 @@ pub fn write(
     let total = total * (times + u64::from(recipe.passes.awq));
     let done = AtomicU64::new(0);
     let progress = |weights: usize| {
-        let weights = weights as u64;
-        progress(done.fetch_add(weights, Ordering::Relaxed) + weights, total);
+        let done = done.fetch_add(weights as u64, Ordering::Relaxed) + weights as u64;
+        progress(done.min(total), total);
     };
-    let calibration = if calibrates || recipe.passes.awq {
+    let passed = passes::apply(checkpoint, recipe, method, &progress)?;
+    let untied = checkpoint.config.tied_head && !passed.config.tied_head;
+    let checkpoint = &*passed;
+    if untied {
+        kinds = kinds_of(checkpoint, &wanted);
+    }
+    let calibrated = if calibrates {
         let text = quantize.calibration_text()?;
-        Some(Calibration::new(&checkpoint, &text, quantize.windows)?)
+        let calibration = Calibration::new(checkpoint, &text, quantize.windows)?;
+        let sensitivity = calibrate::measure(checkpoint, &calibration, &progress)?;
+        Some((calibration, sensitivity))
     } else {
         None
-    };
-    if let Some(calibration) = calibration.as_ref().filter(|_| recipe.passes.awq) {
-        let scaled = awq::scale(&checkpoint, calibration, &wanted, method, &progress)?;
-        checkpoint = Cow::Owned(scaled);
-    }
-    let checkpoint = &*checkpoint;
-    let calibrated = match calibration {
-        Some(calibration) if calibrates => {
-            let sensitivity = calibrate::measure(checkpoint, &calibration, &progress)?;
-            Some((calibration, sensitivity))
-        }
-        _ => None,
     };
     if let (Some((flag, budget)), Some((calibration, sensitivity))) = (budget, &calibrated) {
         let file_bytes = |kinds: &BTreeMap<String, Kind>| {
@@ -140,7 +126,6 @@ pub fn write(
     let tensors = packer.write(&mut writer)?;
     let output_bytes = writer.finish()?;
     let head = tensors.iter().find(|tensor| tensor.name == "head");
-    let untied = tied && !checkpoint.config.tied_head;
     Ok(Report {
         source: checkpoint.origin.name.clone(),
         source_bytes: checkpoint.origin.bytes,
