@@ -4,7 +4,7 @@ use kinglet::format::ModelFile;
 use kinglet_tests::{checkpoint, tiny_config, write};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// A sound file.
 fn sound() -> &'static [u8] {
@@ -308,7 +308,7 @@ fn nothing_half_written_is_left() {
     };
     broken
         .weights
-        .insert("layers.1.down".to_owned(), Box::new(down));
+        .insert("layers.1.down".to_owned(), Arc::new(down));
     let recipe = kinglet_convert::recipe::Recipe::default();
     let error = kinglet_convert::write(&broken, &path, &recipe, &|_, _| ()).unwrap_err();
     assert!(

@@ -10,6 +10,7 @@ use kinglet_convert::checkpoint::{Checkpoint, Origin, Weight};
 use kinglet_convert::recipe::Recipe;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A tokenizer of single bytes, for models of at least 256 tokens.
 pub const BYTE_TOKENIZER: &str = include_str!("fixtures/byte_tokenizer.json");
@@ -88,7 +89,7 @@ pub fn checkpoint(config: ModelConfig) -> Checkpoint {
     };
     let weights = expected_weights(&config).into_iter().map(|(name, shape)| {
         let values = (0..shape.iter().product()).map(|_| random()).collect();
-        let weight: Box<dyn Weight> = Box::new(Floats { shape, values });
+        let weight: Arc<dyn Weight> = Arc::new(Floats { shape, values });
         (name, weight)
     });
     Checkpoint {

@@ -38,9 +38,14 @@ TYPES = [("Q4_0", True, [[]]), ("Q4_K_M", True, [["--windows", "16"]]),
          ("Q8_0", False, [["--windows", "16"], ["--windows", "16", "--precise"]])]
 KINDS = [kind for kind, *_ in TYPES]
 GEMMA = "gemma-3-270m"
-Q4 = ["--quant", "q4", "--embed", "q4"]
+Q4, Q8 = ["--quant", "q4", "--embed", "q4"], ["--quant", "q8"]
 ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]), ("q4: + scales searched", [*Q4, "--method", "search"]),
-            ("q4: + GPTQ", Q4), ("q8: rounded to nearest", ["--quant", "q8", "--method", "rtn"])]
+            ("q4: scales searched, channels scaled", [*Q4, "--method", "search", "--awq"]),
+            ("q4: scales searched, heads rotated", [*Q4, "--method", "search", "--rotate", "heads"]),
+            ("q4: scales searched, all rotated", [*Q4, "--method", "search", "--rotate", "all"]),
+            ("q4: + GPTQ", Q4), ("q4: GPTQ, channels scaled", [*Q4, "--awq"]),
+            ("q8: rounded to nearest", [*Q8, "--method", "rtn"]), ("q8: scales searched", [*Q8, "--method", "search"]),
+            ("q8: scales searched, channels scaled", [*Q8, "--method", "search", "--awq"])]
 WIKIPEDIA = ("gensim==4.4.0",
              "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 WIKIPEDIA_BYTES = 180_000

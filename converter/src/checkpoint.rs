@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What every source produces, every pass transforms and the packer writes.
+/// What every source produces, every pass transforms and the packer writes. A copy shares the weights.
+#[derive(Clone)]
 pub struct Checkpoint {
     /// The model as data.
     pub config: ModelConfig,
@@ -19,7 +20,7 @@ pub struct Checkpoint {
     /// The chat template (Jinja), if the model has one.
     pub chat_template: Option<String>,
     /// Weights under the names of [`kinglet::format`].
-    pub weights: BTreeMap<String, Box<dyn Weight>>,
+    pub weights: BTreeMap<String, Arc<dyn Weight>>,
     /// Where the weights came from.
     pub origin: Origin,
 }
@@ -30,13 +31,31 @@ impl Checkpoint {
     /// # Errors
     /// There is none.
     pub fn weight(&self, name: &str) -> Result<&dyn Weight, Error> {
+        self.find(name).map(AsRef::as_ref)
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<dyn Weight>, Error> {
         let found = self.weights.get(name);
         let tied = || self.weights.get("embed").filter(|_| name == "head");
-        let weight = found.or_else(tied).ok_or_else(|| {
+        found.or_else(tied).ok_or_else(|| {
             let reason = format!("the model lacks the weight {name}");
             Error::source(&self.origin.name, reason)
-        })?;
-        Ok(weight.as_ref())
+        })
+    }
+
+    /// Puts what `pass` makes of the weight `name` in its place; a head that was the embedding then
+    /// stands beside it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn replace<W: Weight + 'static>(
+        &mut self,
+        name: &str,
+        pass: impl FnOnce(Arc<dyn Weight>) -> W,
+    ) -> Result<(), Error> {
+        let weight = pass(self.find(name)?.clone());
+        self.weights.insert(name.to_owned(), Arc::new(weight));
+        Ok(())
     }
 
     /// All of the weight `name`.

@@ -6,7 +6,7 @@ use crate::pack::{self, Distance};
 use crate::quantize::sequential::Sequential;
 use crate::recipe::{Kinds, Method, Recipe};
 use crate::report::{Report, TensorReport};
-use crate::{Error, plan, source};
+use crate::{Error, passes, plan, source};
 use kinglet::format::validate::Stored;
 use kinglet::format::{Activations, Header, Planned, Provenance, WeightInfo, Writer};
 use kinglet_kernels::packing::{Kind, Layout};
@@ -28,7 +28,7 @@ pub fn convert(
     recipe: &Recipe,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Report, Error> {
-    recipe.quantize.kinds()?;
+    recipe.kinds()?;
     write(&source::open(input)?, output, recipe, progress)
 }
 
@@ -44,11 +44,13 @@ pub fn write(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let quantize = &recipe.quantize;
-    let mut kinds = kinds_of(checkpoint, &quantize.kinds()?);
+    let wanted = recipe.kinds()?;
+    let mut kinds = kinds_of(checkpoint, &wanted);
     let parameters = parameters(checkpoint);
     let budget = quantize.budget(parameters)?;
     let calibrated_for = budget.map(|(flag, _)| flag);
     let calibrated_for = calibrated_for.or(quantize.precise.then_some("precise"));
+    let calibrated_for = calibrated_for.or(recipe.passes.awq.then_some("awq"));
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
     let gptq = method == Method::Gptq;
     let calibrates =
@@ -58,12 +60,19 @@ pub fn write(
         .map(|w| w.shape().iter().product::<usize>() as u64)
         .sum();
     // Calibration runs the weights forward and backward, then they are quantized.
-    let total = total * if calibrates { 3 } else { 1 };
+    let times = if calibrates { 3 } else { 1 };
+    let total = total * (times + u64::from(recipe.passes.awq));
     let done = AtomicU64::new(0);
     let progress = |weights: usize| {
-        let weights = weights as u64;
-        progress(done.fetch_add(weights, Ordering::Relaxed) + weights, total);
+        let done = done.fetch_add(weights as u64, Ordering::Relaxed) + weights as u64;
+        progress(done.min(total), total);
     };
+    let passed = passes::apply(checkpoint, recipe, method, &progress)?;
+    let untied = checkpoint.config.tied_head && !passed.config.tied_head;
+    let checkpoint = &*passed;
+    if untied {
+        kinds = kinds_of(checkpoint, &wanted);
+    }
     let calibrated = if calibrates {
         let text = quantize.calibration_text()?;
         let calibration = Calibration::new(checkpoint, &text, quantize.windows)?;
@@ -116,6 +125,7 @@ pub fn write(
     };
     let tensors = packer.write(&mut writer)?;
     let output_bytes = writer.finish()?;
+    let head = tensors.iter().find(|tensor| tensor.name == "head");
     Ok(Report {
         source: checkpoint.origin.name.clone(),
         source_bytes: checkpoint.origin.bytes,
@@ -124,6 +134,7 @@ pub fn write(
         parameters,
         bits_per_weight: 8.0 * output_bytes as f64 / parameters as f64,
         precise: twice.len(),
+        head_beside: head.filter(|_| untied).map(|head| head.bytes),
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })

@@ -7,6 +7,7 @@ pub mod compare;
 mod convert;
 mod error;
 pub mod pack;
+pub mod passes;
 pub mod plan;
 pub mod pull;
 pub mod quantize;

@@ -3,6 +3,7 @@
 
 use crate::Error;
 use crate::calibrate::BUILT_IN;
+use crate::passes::rotate::Rotate;
 use kinglet_kernels::packing::{Group, Kind, SplitBits};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -12,8 +13,28 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
+    /// What is done to weights before.
+    #[serde(skip_serializing_if = "Passes::is_empty")]
+    pub passes: Passes,
     /// How weights are stored.
     pub quantize: Quantize,
+}
+
+/// Transformations after which a model computes the same and quantizes better, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Passes {
+    /// Whether values of heads are rotated, or the residual stream too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<Rotate>,
+    /// Whether the input channels of layers are scaled by what the calibration text shows.
+    pub awq: bool,
+}
+
+impl Passes {
+    fn is_empty(&self) -> bool {
+        *self == Passes::default()
+    }
 }
 
 /// How codes are chosen.
@@ -121,6 +142,30 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Recipe, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         toml::from_str(&text).map_err(|e| Error::source(path, e.to_string()))
+    }
+
+    /// The kinds that the settings ask for.
+    ///
+    /// # Errors
+    /// A setting that names no kind or group size, or passes that do not go with the rest.
+    pub fn kinds(&self) -> Result<Kinds, Error> {
+        let kinds = self.quantize.kinds()?;
+        let flag = match self.passes {
+            Passes { awq: true, .. } => "awq",
+            Passes { rotate: None, .. } => return Ok(kinds),
+            _ => "rotate",
+        };
+        let fail = |reason| Err(Error::Setting { flag, reason });
+        if self.quantize.keep_grid {
+            return fail("cannot stand with --keep-grid: weights leave their grid".to_owned());
+        }
+        if self.passes.awq && !kinds.layers.is_quantized() {
+            let layers = kinds.layers;
+            return fail(format!(
+                "{layers} is not rounded: expected --quant q8 or smaller"
+            ));
+        }
+        Ok(kinds)
     }
 
     /// The recipe as TOML.
@@ -323,6 +368,10 @@ mod tests {
             quantize: Quantize {
                 head: Some("q8".to_owned()),
                 ..Quantize::default()
+            },
+            passes: Passes {
+                rotate: Some(Rotate::Heads),
+                awq: true,
             },
         };
         assert_eq!(toml::from_str::<Recipe>(&recipe.to_toml()).unwrap(), recipe);

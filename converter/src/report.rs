@@ -22,6 +22,9 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// Matrices that take their inputs as two INT8.
     pub precise: usize,
+    /// Bytes of the head, where a rotation wrote it beside the embedding that it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_beside: Option<u64>,
     /// Seconds that it took.
     pub seconds: f64,
     /// Every tensor.
@@ -114,6 +117,13 @@ impl fmt::Display for Report {
                 f,
                 "\n{} matrices take their inputs as two INT8",
                 self.precise
+            )?;
+        }
+        if let Some(bytes) = self.head_beside {
+            let bytes = megabytes(bytes);
+            writeln!(
+                f,
+                "\nthe rotated head is not the embedding any more: {bytes}"
             )?;
         }
         writeln!(

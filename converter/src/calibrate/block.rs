@@ -201,7 +201,8 @@ impl Block {
     }
 }
 
-pub(super) fn norm(context: &Context, x: &[f32], weight: &[f32]) -> Vec<f32> {
+/// RMSNorm of rows of `weight.len()`.
+pub(crate) fn norm(context: &Context, x: &[f32], weight: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     context
         .engine

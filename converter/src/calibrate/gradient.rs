@@ -237,7 +237,7 @@ const ROUNDED_ROWS: usize = 1024;
 
 /// What taking `input` as INT8 loses: for each of the layers that take it, and each column, the mean
 /// over tokens of the squared loss times the token's `squares`.
-fn rounding(context: &Context, input: &[f32], squares: &[Vec<f32>]) -> Vec<Vec<f64>> {
+pub(crate) fn rounding(context: &Context, input: &[f32], squares: &[Vec<f32>]) -> Vec<Vec<f64>> {
     let tokens = squares[0].len();
     let cols = input.len() / tokens;
     let mut means = vec![vec![0.0; cols]; squares.len()];

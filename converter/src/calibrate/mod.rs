@@ -12,7 +12,9 @@ mod gradient;
 mod tests;
 mod text;
 
+pub(crate) use block::norm;
 pub use block::{Block, Context, STAGES};
+pub(crate) use gradient::rounding;
 pub use gradient::{Sensitivity, measure};
 pub use text::BUILT_IN;
 

@@ -13,6 +13,7 @@ use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::pool::ThreadPool;
 use std::ops::Range;
+use std::sync::Arc;
 
 struct Floats {
     shape: Vec<usize>,
@@ -85,7 +86,7 @@ fn checkpoint(config: ModelConfig) -> Checkpoint {
     let mut random = random(1);
     let weights = expected_weights(&config).into_iter().map(|(name, shape)| {
         let values = (0..shape.iter().product()).map(|_| random()).collect();
-        let weight: Box<dyn Weight> = Box::new(Floats { shape, values });
+        let weight: Arc<dyn Weight> = Arc::new(Floats { shape, values });
         (name, weight)
     });
     Checkpoint {

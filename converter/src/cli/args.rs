@@ -1,5 +1,6 @@
 //! Flags, defined once with their help.
 
+use crate::passes::rotate::Rotate;
 use crate::pull::From;
 use crate::recipe::Method;
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +90,12 @@ pub struct ConvertArgs {
     /// The most windows of 512 tokens of the calibration text to use [default: 48]
     #[arg(long, value_name = "COUNT")]
     pub windows: Option<usize>,
+    /// Rotate weights before they are quantized, which spreads outliers
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub rotate: Option<Rotate>,
+    /// Scale the input channels of layers by what the calibration text shows (AWQ, SmoothQuant)
+    #[arg(long)]
+    pub awq: bool,
     /// Let layers take their inputs as two INT8, so many that inputs lose no more than weights do
     /// (none with q4): closer to the original with q8, slower with long prompts
     #[arg(long)]

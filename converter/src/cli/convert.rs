@@ -45,6 +45,8 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
         Some(path) => Recipe::read(path)?,
         None => Recipe::default(),
     };
+    recipe.passes.rotate = args.rotate.or(recipe.passes.rotate);
+    recipe.passes.awq |= args.awq;
     let quantize = &mut recipe.quantize;
     if let Some(kind) = &args.quant {
         quantize.kind.clone_from(kind);
@@ -64,7 +66,7 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
     quantize.method = args.method.or(quantize.method).or(Some(Method::Gptq));
     quantize.calibration = args.calibration.clone().or(quantize.calibration.take());
     quantize.windows = args.windows.unwrap_or(quantize.windows);
-    quantize.kinds()?;
+    recipe.kinds()?;
     Ok(recipe)
 }
 

@@ -79,6 +79,7 @@ fn converted() -> Result<PathBuf, Error> {
             keep_grid: true,
             ..Quantize::default()
         },
+        ..Recipe::default()
     };
     let name = format!("{MODEL}-{}.kgl", recipe.quantize.kind);
     let file = cache()?.join("models").join(MODEL).join(name);

@@ -133,8 +133,8 @@ pub fn find(
     file: &Arc<SourceFile>,
     contents: &Contents,
     config: &ModelConfig,
-) -> Result<BTreeMap<String, Box<dyn Weight>>, Error> {
-    let mut weights: BTreeMap<String, Box<dyn Weight>> = BTreeMap::new();
+) -> Result<BTreeMap<String, Arc<dyn Weight>>, Error> {
+    let mut weights: BTreeMap<String, Arc<dyn Weight>> = BTreeMap::new();
     for (name, shape) in expected_weights(config) {
         let place = place(contents, config, &name, shape[0]);
         let fail = |reason: String| Error::tensor(file.path(), &place.tensor, reason);
@@ -172,7 +172,7 @@ pub fn find(
             shape,
             interleaved: rotated.then_some(config.head_dim),
         };
-        weights.insert(name, Box::new(rows));
+        weights.insert(name, Arc::new(rows));
     }
     Ok(weights)
 }

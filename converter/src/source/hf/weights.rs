@@ -11,6 +11,7 @@ use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Rows of a tensor, as floats when they are read.
 struct Rows {
@@ -70,7 +71,7 @@ pub fn find(
     folder: &Path,
     config: &ModelConfig,
     shards: &Shards,
-) -> Result<BTreeMap<String, Box<dyn Weight>>, Error> {
+) -> Result<BTreeMap<String, Arc<dyn Weight>>, Error> {
     // Gemma 3 with vision keeps its text model under a prefix.
     let prefix = ["", "language_model.", "model.language_model."]
         .into_iter()
@@ -85,7 +86,7 @@ pub fn find(
         })
         .unwrap_or("");
     let gemma = config.architecture.starts_with("gemma");
-    let mut weights: BTreeMap<String, Box<dyn Weight>> = BTreeMap::new();
+    let mut weights: BTreeMap<String, Arc<dyn Weight>> = BTreeMap::new();
     for (name, shape) in expected_weights(config) {
         let place = place(config, &name, &shape, shards, prefix);
         let tensor = shards.tensors.get(&place.tensor).ok_or_else(|| {
@@ -121,7 +122,7 @@ pub fn find(
             },
             shape,
         };
-        weights.insert(name, Box::new(rows));
+        weights.insert(name, Arc::new(rows));
     }
     Ok(weights)
 }
