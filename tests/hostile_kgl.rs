@@ -122,7 +122,7 @@ fn other_files_are_told_apart() {
 fn unknown_versions_are_refused_by_name() {
     refused(
         |entries, _| entries["__metadata__"]["version"] = json!("7"),
-        &["version 7", "up to 2", "install a newer kinglet"],
+        &["version 7", "up to 3", "install a newer kinglet"],
     );
 }
 
