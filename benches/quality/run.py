@@ -39,7 +39,8 @@ TYPES = [("Q4_0", True, [[]]), ("Q4_K_M", True, [["--windows", "16"]]),
 KINDS = [kind for kind, *_ in TYPES]
 GEMMA = "gemma-3-270m"
 Q4 = ["--quant", "q4", "--embed", "q4"]
-ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]), ("q4: + scales searched, clipping", [*Q4, "--method", "search"]),
+ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]),
+            ("q4: + scales searched, clipping", [*Q4, "--method", "search"]),
             ("q4: + GPTQ", Q4), ("q4: + GPTQ, biases", [*Q4, "--bias-correction"]),
             ("q4: + GPTQ, rank 8", [*Q4, "--low-rank", "8"]), ("q4: + GPTQ, rank 32", [*Q4, "--low-rank", "32"]),
             ("q8: rounded to nearest", ["--quant", "q8", "--method", "rtn"])]
