@@ -1,7 +1,7 @@
 //! Damaged and lying `.kgl` files: an error that names what is wrong, never a panic.
 
 use kinglet::format::ModelFile;
-use kinglet_tests::{checkpoint, tiny_config, write};
+use kinglet_tests::{checkpoint, recipe, tiny_config, write};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -13,6 +13,20 @@ fn sound() -> &'static [u8] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.kgl");
         write(&checkpoint(tiny_config()), &path, "q4");
+        std::fs::read(path).unwrap()
+    })
+}
+
+/// A sound file with corrections of rank 4 and biases that the configuration does not ask for.
+fn corrected() -> &'static [u8] {
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.kgl");
+        let mut recipe = recipe("q4");
+        recipe.quantize.low_rank = 4;
+        recipe.quantize.bias_correction = true;
+        kinglet_convert::write(&checkpoint(tiny_config()), &path, &recipe, &|_, _| ()).unwrap();
         std::fs::read(path).unwrap()
     })
 }
@@ -32,7 +46,10 @@ fn header_len(bytes: &[u8]) -> usize {
 
 /// The file with its safetensors header changed; `document` is our own JSON inside it.
 fn changed(change: impl Fn(&mut Value, &mut Value)) -> Vec<u8> {
-    let bytes = sound();
+    changed_file(sound(), change)
+}
+
+fn changed_file(bytes: &[u8], change: impl Fn(&mut Value, &mut Value)) -> Vec<u8> {
     let len = header_len(bytes);
     let mut entries: Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
     let text = entries["__metadata__"]["header"].as_str().unwrap();
@@ -52,7 +69,12 @@ fn changed(change: impl Fn(&mut Value, &mut Value)) -> Vec<u8> {
 /// The message for a changed header names all of these.
 #[track_caller]
 fn refused(change: impl Fn(&mut Value, &mut Value), names: &[&str]) {
-    let message = open(&changed(change)).err().expect("a refusal");
+    refused_file(&changed(change), names);
+}
+
+#[track_caller]
+fn refused_file(bytes: &[u8], names: &[&str]) {
+    let message = open(bytes).err().expect("a refusal");
     assert!(message.starts_with("m.kgl: "), "{message}");
     for name in names {
         assert!(message.contains(name), "no {name:?} in: {message}");
@@ -122,7 +144,7 @@ fn other_files_are_told_apart() {
 fn unknown_versions_are_refused_by_name() {
     refused(
         |entries, _| entries["__metadata__"]["version"] = json!("7"),
-        &["version 7", "up to 2", "install a newer kinglet"],
+        &["version 7", "up to 3", "install a newer kinglet"],
     );
 }
 
@@ -149,6 +171,72 @@ fn inputs_taken_twice_are_of_version_2_and_of_integers() {
         entries["__metadata__"]["version"] = json!("2");
     }))
     .unwrap();
+}
+
+#[test]
+fn corrections_are_of_version_3_and_of_one_rank() {
+    open(corrected()).unwrap();
+    let refused = |change: &dyn Fn(&mut Value, &mut Value), names: &[&str]| {
+        refused_file(&changed_file(corrected(), change), names);
+    };
+    let versions = ["version 2", "version 3"];
+    refused(&|e, _| e["__metadata__"]["version"] = json!("2"), &versions);
+    let shaped = |name: &'static str, shape: Value| {
+        move |_: &mut Value, d: &mut Value| d["weights"][name]["shape"] = shape.clone()
+    };
+    let down = ["layers.1.down_narrow", "layers.1.down_widen"];
+    for (name, shape, expected) in [
+        (down[0], json!([4, 47]), "[4, 48]"),
+        (down[0], json!([0, 48]), "rank of 1 to 32"),
+        (down[0], json!([33, 48]), "rank of 1 to 32"),
+        (down[0], json!([u64::MAX, 48]), "rank of 1 to 32"),
+        (down[0], json!([]), "rank of 1 to 32"),
+        (down[0], json!([4]), "[4, 48]"),
+        (down[1], json!([31, 4]), "[32, 4]"),
+        (down[1], json!([32, 5]), "[32, 4]"),
+        (down[1], json!([32, u64::MAX]), "[32, 4]"),
+        ("layers.0.o_bias", json!([33]), "[32]"),
+    ] {
+        refused(&shaped(name, shape), &[name, expected]);
+    }
+    // Another rank in both, but the bytes of this one.
+    let rank_20 = |e: &mut Value, d: &mut Value| {
+        shaped(down[0], json!([20, 48]))(e, d);
+        shaped(down[1], json!([32, 20]))(e, d);
+    };
+    refused(&rank_20, &["layers.1.down_", "bytes"]);
+    let without = |name: &'static str| {
+        move |_: &mut Value, d: &mut Value| {
+            d["weights"].as_object_mut().unwrap().remove(name);
+        }
+    };
+    refused(&without(down[0]), &[down[0], "missing beside"]);
+    refused(&without(down[1]), &[down[1], "missing beside"]);
+    let moved = |name: &'static str| {
+        move |_: &mut Value, d: &mut Value| d["weights"][name] = d["weights"][down[0]].clone()
+    };
+    for name in [
+        "layers.2.q_narrow",
+        "embed_narrow",
+        "head_widen",
+        "norm_bias",
+        "embed_bias",
+    ] {
+        refused(&moved(name), &[name, "no place"]);
+    }
+    let set = |name: &'static str, key: &'static str, value: &'static str| {
+        move |_: &mut Value, d: &mut Value| d["weights"][name][key] = json!(value)
+    };
+    refused(
+        &set(down[0], "activations", "q8x2"),
+        &[down[0], "no activations"],
+    );
+    refused(&set(down[1], "kind", "q7g32"), &[down[1], "q7g32"]);
+    refused(&set(down[1], "kind", "f32"), &[down[1], "bytes"]);
+    refused(
+        &set("layers.0.o_bias", "kind", "f16"),
+        &["layers.0.o_bias", "f32"],
+    );
 }
 
 #[test]

@@ -39,11 +39,14 @@ TYPES = [("Q4_0", True, [[]]), ("Q4_K_M", True, [["--windows", "16"]]),
 KINDS = [kind for kind, *_ in TYPES]
 GEMMA = "gemma-3-270m"
 Q4, Q8 = ["--quant", "q4", "--embed", "q4"], ["--quant", "q8"]
-ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]), ("q4: + scales searched", [*Q4, "--method", "search"]),
+ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]),
+            ("q4: + scales searched, clipping", [*Q4, "--method", "search"]),
             ("q4: scales searched, channels scaled", [*Q4, "--method", "search", "--awq"]),
             ("q4: scales searched, heads rotated", [*Q4, "--method", "search", "--rotate", "heads"]),
             ("q4: scales searched, all rotated", [*Q4, "--method", "search", "--rotate", "all"]),
             ("q4: + GPTQ", Q4), ("q4: GPTQ, channels scaled", [*Q4, "--awq"]),
+            ("q4: + GPTQ, biases", [*Q4, "--bias-correction"]),
+            ("q4: + GPTQ, rank 8", [*Q4, "--low-rank", "8"]), ("q4: + GPTQ, rank 32", [*Q4, "--low-rank", "32"]),
             ("q8: rounded to nearest", [*Q8, "--method", "rtn"]), ("q8: scales searched", [*Q8, "--method", "search"]),
             ("q8: scales searched, channels scaled", [*Q8, "--method", "search", "--awq"])]
 WIKIPEDIA = ("gensim==4.4.0",

@@ -3,10 +3,12 @@
 use crate::calibrate::{self, Calibration};
 use crate::checkpoint::Checkpoint;
 use crate::pack::{self, Distance};
+use crate::quantize::low_rank;
 use crate::quantize::sequential::Sequential;
-use crate::recipe::{Kinds, Method, Recipe};
+use crate::recipe::{Kinds, Method, Quantize, Recipe};
 use crate::report::{Report, TensorReport};
 use crate::{Error, passes, plan, source};
+use kinglet::format::names::{Projection, bias_name, correction, projections};
 use kinglet::format::validate::Stored;
 use kinglet::format::{Activations, Header, Planned, Provenance, WeightInfo, Writer};
 use kinglet_kernels::packing::{Kind, Layout};
@@ -48,13 +50,13 @@ pub fn write(
     let mut kinds = kinds_of(checkpoint, &wanted);
     let parameters = parameters(checkpoint);
     let budget = quantize.budget(parameters)?;
-    let calibrated_for = budget.map(|(flag, _)| flag);
-    let calibrated_for = calibrated_for.or(quantize.precise.then_some("precise"));
-    let calibrated_for = calibrated_for.or(recipe.passes.awq.then_some("awq"));
+    let measured_for = quantize.calibrated_for();
+    let calibrated_for = measured_for.or(recipe.passes.awq.then_some("awq"));
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
-    let gptq = method == Method::Gptq;
+    check_corrections(quantize, budget.is_some())?;
+    let sequential = method == Method::Gptq || quantize.corrects();
     let calibrates =
-        budget.is_some() || quantize.precise || gptq && kinds.values().any(|k| k.is_quantized());
+        measured_for.is_some() || sequential && kinds.values().any(|k| k.is_quantized());
     let matrices = checkpoint.weights.values().filter(|w| w.shape().len() == 2);
     let total: u64 = matrices
         .map(|w| w.shape().iter().product::<usize>() as u64)
@@ -82,19 +84,7 @@ pub fn write(
         None
     };
     if let (Some((flag, budget)), Some((calibration, sensitivity))) = (budget, &calibrated) {
-        let file_bytes = |kinds: &BTreeMap<String, Kind>| {
-            let template = checkpoint.chat_template.as_ref().map_or(0, String::len);
-            let twice: BTreeSet<String> = match quantize.precise {
-                true => kinds.keys().cloned().collect(),
-                false => BTreeSet::new(),
-            };
-            let header = header(checkpoint, recipe, kinds, &twice);
-            Ok(Writer::file_bytes(
-                header,
-                checkpoint.tokenizer_json.len(),
-                template,
-            )?)
-        };
+        let file_bytes = |kinds: &BTreeMap<String, Kind>| file_bytes(checkpoint, recipe, kinds);
         let tokens = calibration.tokens();
         kinds = plan::allocate(checkpoint, sensitivity, tokens, flag, budget, &file_bytes)?;
     }
@@ -104,12 +94,15 @@ pub fn write(
         }
         _ => BTreeSet::new(),
     };
-    let sequential = calibrated
-        .as_ref()
-        .filter(|_| gptq)
-        .map(|(calibration, sensitivity)| {
-            Sequential::new(checkpoint, calibration, sensitivity, quantize.keep_grid)
-        });
+    let sequential = match &calibrated {
+        Some((calibration, sensitivity)) if sequential => Some(Sequential::new(
+            checkpoint,
+            calibration,
+            sensitivity,
+            quantize,
+        )?),
+        _ => None,
+    };
     let mut writer = Writer::create(
         output,
         header(checkpoint, recipe, &kinds, &twice),
@@ -118,7 +111,7 @@ pub fn write(
     )?;
     let mut packer = Packer {
         checkpoint,
-        sequential: sequential.transpose()?,
+        sequential,
         method,
         keep_grid: quantize.keep_grid,
         progress: &progress,
@@ -140,6 +133,22 @@ pub fn write(
     })
 }
 
+/// Bytes of a file of these kinds, at most.
+fn file_bytes(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    kinds: &BTreeMap<String, Kind>,
+) -> Result<u64, Error> {
+    let template = checkpoint.chat_template.as_ref().map_or(0, String::len);
+    let twice: BTreeSet<String> = match recipe.quantize.precise {
+        true => kinds.keys().cloned().collect(),
+        false => BTreeSet::new(),
+    };
+    let header = header(checkpoint, recipe, kinds, &twice);
+    let tokenizer = checkpoint.tokenizer_json.len();
+    Ok(Writer::file_bytes(header, tokenizer, template)?)
+}
+
 /// The method that applies to this model: encoders are not calibrated.
 fn method(
     checkpoint: &Checkpoint,
@@ -149,12 +158,33 @@ fn method(
     match (&checkpoint.config.encoder, calibrated_for, method) {
         (Some(_), Some(flag), _) => Err(Error::Setting {
             flag,
-            reason: "an encoder cannot be calibrated: choose its kinds by --quant and --embed"
+            reason: "an encoder cannot be calibrated: leave it out, and choose kinds by --quant \
+                     and --embed"
                 .to_owned(),
         }),
         (Some(_), None, Method::Gptq) => Ok(Method::Search),
         (_, _, method) => Ok(method),
     }
+}
+
+/// Whether there is anything to correct.
+fn check_corrections(quantize: &Quantize, sized: bool) -> Result<(), Error> {
+    let flag = match quantize.low_rank {
+        0 => "bias-correction",
+        _ => "low-rank",
+    };
+    let layers = quantize.kinds()?.layers;
+    let reason = if !quantize.corrects() {
+        return Ok(());
+    } else if quantize.keep_grid {
+        "weights that keep their grid lose nothing: leave out one of this and --keep-grid"
+            .to_owned()
+    } else if !sized && !layers.is_quantized() {
+        format!("layers of {layers} have nothing to correct: choose --quant q8, q6, q5, q4 or q3")
+    } else {
+        return Ok(());
+    };
+    Err(Error::Setting { flag, reason })
 }
 
 /// How the tensors of a file are made.
@@ -174,13 +204,13 @@ impl Packer<'_> {
         let mut tensors = vec![];
         for planned in &plan {
             let distance = self.tensor(writer, planned, &plan)?;
-            let kind = match planned.stored {
-                Stored::Matrix(layout) => layout.kind(),
-                Stored::Vector(_) => Kind::F32,
+            let (kind, shape) = match planned.stored {
+                Stored::Matrix(layout) => (layout.kind(), vec![layout.rows(), layout.cols()]),
+                Stored::Vector(len) => (Kind::F32, vec![len]),
             };
             tensors.push(TensorReport {
                 name: planned.name.clone(),
-                shape: self.checkpoint.weight(&planned.name)?.shape().to_vec(),
+                shape,
                 kind: kind.to_string(),
                 bytes: planned.stored.bytes() as u64,
                 relative_error: distance.relative(),
@@ -198,7 +228,6 @@ impl Packer<'_> {
         plan: &[Planned],
     ) -> Result<Distance, Error> {
         let name = &planned.name;
-        let weight = self.checkpoint.weight(name)?;
         match (planned.stored, &mut self.sequential) {
             (Stored::Matrix(_), Some(sequential)) => {
                 let made = sequential.matrix(name, &|name| layout_of(plan, name), self.progress)?;
@@ -209,13 +238,16 @@ impl Packer<'_> {
                 writer,
                 name,
                 layout,
-                weight,
+                self.checkpoint.weight(name)?,
                 self.method,
                 self.keep_grid,
                 self.progress,
             ),
-            (Stored::Vector(_), _) => {
-                pack::vector(writer, name, weight)?;
+            (Stored::Vector(_), sequential) => {
+                match sequential.as_mut().and_then(|s| s.bias(name)) {
+                    Some(bias) => writer.write_vector(&bias)?,
+                    None => pack::vector(writer, name, self.checkpoint.weight(name)?)?,
+                }
                 Ok(Distance::default())
             }
         }
@@ -277,6 +309,7 @@ fn header(
     if let (Some(_), Some(embed)) = (kinds.get("head"), checkpoint.weights.get("embed")) {
         weights.extend([info(&"head".to_owned(), embed.shape())]);
     }
+    weights.extend(corrections(checkpoint, &recipe.quantize, kinds));
     Header {
         config: checkpoint.config.clone(),
         weights,
@@ -289,4 +322,37 @@ fn header(
             recipe: recipe.to_toml(),
         },
     }
+}
+
+/// What corrects the linear layers of quantized kinds.
+fn corrections(
+    checkpoint: &Checkpoint,
+    quantize: &Quantize,
+    kinds: &BTreeMap<String, Kind>,
+) -> Vec<(String, WeightInfo)> {
+    let mut all = vec![];
+    let mut add = |name: String, shape: &[usize], kind: Kind| {
+        let info = WeightInfo {
+            shape: shape.to_vec(),
+            kind: kind.to_string(),
+            activations: Activations::Q8,
+        };
+        all.push((name, info));
+    };
+    for Projection { name, shape, .. } in projections(&checkpoint.config) {
+        if !kinds[&name].is_quantized() {
+            continue;
+        }
+        let [outputs, inputs] = shape;
+        if let Some(rank) = quantize.rank(outputs, inputs) {
+            let sides = [[rank, inputs], [outputs, rank]];
+            for (name, [rows, cols]) in correction(&name).into_iter().zip(sides) {
+                add(name, &[rows, cols], low_rank::layout(rows, cols).kind());
+            }
+        }
+        if quantize.bias_correction {
+            add(bias_name(&name), &[outputs], Kind::F32);
+        }
+    }
+    all
 }

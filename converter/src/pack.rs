@@ -182,6 +182,15 @@ pub(crate) fn codes_distance(codes: &Codes, weights: &[f32]) -> Distance {
     distance
 }
 
+/// How far weights are from their source.
+pub(crate) fn distance(weights: &[f32], source: &[f32]) -> Distance {
+    let mut distance = Distance::default();
+    for (&packed, &w) in weights.iter().zip(source) {
+        distance.add(w, packed);
+    }
+    distance
+}
+
 pub(crate) fn check_finite(
     name: &str,
     weights: &[f32],

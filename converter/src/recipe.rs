@@ -88,6 +88,12 @@ pub struct Quantize {
     /// the others to lose no more than the weights do: closer to the original, and slower with long
     /// prompts.
     pub precise: bool,
+    /// The rank of the correction that each quantized linear layer of a block gets, made for the inputs
+    /// of the calibration text; 0 for none.
+    pub low_rank: usize,
+    /// Whether each quantized linear layer of a block gets a bias that makes up for the mean error of
+    /// its outputs.
+    pub bias_correction: bool,
     /// Whether weights that already lie on the grid of their kind (GGUF `Q4_0`, `Q4_1`, `Q8_0`)
     /// keep their codes and scales bit for bit.
     pub keep_grid: bool,
@@ -107,6 +113,8 @@ impl Default for Quantize {
             calibration: None,
             windows: 48,
             precise: false,
+            low_rank: 0,
+            bias_correction: false,
             keep_grid: false,
         }
     }
@@ -181,6 +189,29 @@ impl Quantize {
     /// How codes are chosen.
     pub fn method(&self) -> Method {
         self.method.unwrap_or(Method::Search)
+    }
+
+    /// Whether quantized layers are corrected.
+    pub fn corrects(&self) -> bool {
+        self.low_rank > 0 || self.bias_correction
+    }
+
+    /// The rank of the correction of a matrix: no more than its shorter side.
+    pub fn rank(&self, outputs: usize, inputs: usize) -> Option<usize> {
+        let rank = self.low_rank.min(outputs).min(inputs);
+        (rank > 0).then_some(rank)
+    }
+
+    /// The flag that asks for what only a calibration text can give, if any does.
+    pub fn calibrated_for(&self) -> Option<&'static str> {
+        let flags = [
+            ("size", self.size.is_some()),
+            ("bpw", self.bpw.is_some()),
+            ("precise", self.precise),
+            ("low-rank", self.low_rank > 0),
+            ("bias-correction", self.bias_correction),
+        ];
+        flags.iter().find(|(_, set)| *set).map(|(flag, _)| *flag)
     }
 
     /// The most bytes of the file, with the flag that asks for them, if any does.

@@ -51,6 +51,13 @@ pub struct TensorReport {
 }
 
 impl TensorReport {
+    /// Whether this is half of a low-rank correction.
+    fn corrects(&self) -> bool {
+        ["_narrow", "_widen"]
+            .iter()
+            .any(|half| self.name.ends_with(half))
+    }
+
     /// The last part of the name: what the tensor does in its layer.
     fn role(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or(&self.name)
@@ -75,6 +82,7 @@ impl fmt::Display for Report {
         for tensor in &self.tensors {
             let role = match tensor.shape.len() {
                 1 => "norms, biases",
+                _ if tensor.corrects() => "corrections",
                 _ => tensor.role(),
             };
             let key = (role, tensor.kind.as_str());

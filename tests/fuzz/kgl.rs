@@ -5,7 +5,7 @@
 //! lengths and padding, so that what is changed reaches the checks behind those.
 #![no_main]
 
-use kinglet::format::ModelFile;
+use kinglet::format::{ModelFile, VERSION};
 use kinglet::{EmbedOptions, Model, SessionOptions, Tokenizer};
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
@@ -50,7 +50,9 @@ fn assembled(bytes: &[u8]) -> Vec<u8> {
     let [document, entries, data] = parted(bytes, KGL_SEPARATOR);
     let document = serde_json::Value::from(String::from_utf8_lossy(document)).to_string();
     let mut file = vec![0; 8];
-    file.extend(br#"{"__metadata__":{"format":"kinglet","version":"1","header":"#);
+    let metadata =
+        format!(r#"{{"__metadata__":{{"format":"kinglet","version":"{VERSION}","header":"#);
+    file.extend(metadata.as_bytes());
     file.extend(document.as_bytes());
     file.extend(b"},");
     file.extend(entries);

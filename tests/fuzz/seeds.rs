@@ -4,10 +4,11 @@ use kinglet::config::{
     Classifier, EncoderConfig, FeedForward, HeadActivation, ModelConfig, NormKind, Pooling,
     Residual, Scores,
 };
+use kinglet_convert::recipe::Recipe;
 use kinglet_tests::models::folder::{HfFolder, SINGLE, shard_parts};
 use kinglet_tests::models::gguf::{Gguf, Tensor, Value, text, texts};
 use kinglet_tests::models::{FOLDER_SEPARATOR, KGL_SEPARATOR};
-use kinglet_tests::{checkpoint, tiny_config, write};
+use kinglet_tests::{checkpoint, recipe, tiny_config};
 use serde_json::{Value as Json, json};
 use std::path::Path;
 
@@ -27,6 +28,15 @@ fn main() {
     gemma.layers[0].window = Some(2);
     save("kgl", "options", kgl_parts(&kgl("q8", gemma)));
     save("kgl", "encoder", kgl_parts(&kgl("q8", encoder())));
+    let corrected = |recipe: &mut Recipe| {
+        recipe.quantize.low_rank = 2;
+        recipe.quantize.bias_correction = true;
+    };
+    save(
+        "kgl",
+        "corrected",
+        kgl_parts(&kgl_by("q4", tiny(), corrected)),
+    );
     save("kgl", "whole", [&[0], &kgl("q4", tiny())[..]].concat());
 
     save("gguf", "gpt2", Gguf::sound().bytes());
@@ -85,11 +95,17 @@ fn encoder() -> ModelConfig {
 }
 
 fn kgl(kind: &str, config: ModelConfig) -> Vec<u8> {
+    kgl_by(kind, config, |_| ())
+}
+
+fn kgl_by(kind: &str, config: ModelConfig, change: impl FnOnce(&mut Recipe)) -> Vec<u8> {
+    let mut recipe = recipe(kind);
+    change(&mut recipe);
     let mut checkpoint = checkpoint(config);
     checkpoint.tokenizer_json = HfFolder::sound().tokenizer.to_string().into_bytes();
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("tiny.kgl");
-    write(&checkpoint, &path, kind);
+    kinglet_convert::write(&checkpoint, &path, &recipe, &|_, _| ()).expect("a sound checkpoint");
     std::fs::read(path).expect("the file")
 }
 

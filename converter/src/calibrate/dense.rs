@@ -80,6 +80,8 @@ impl Dense {
 #[derive(Clone, Debug)]
 pub struct Moments {
     size: usize,
+    /// What is taken from each row first.
+    centre: Option<Vec<f32>>,
     values: Vec<f32>,
     rows: usize,
 }
@@ -92,8 +94,18 @@ impl Moments {
     pub fn new(size: usize) -> Moments {
         Moments {
             size,
+            centre: None,
             values: vec![0.0; size * size],
             rows: 0,
+        }
+    }
+
+    /// Of no rows, each of which will be taken less `centre`.
+    pub fn about(centre: Vec<f32>) -> Moments {
+        let size = centre.len();
+        Moments {
+            centre: Some(centre),
+            ..Moments::new(size)
         }
     }
 
@@ -104,6 +116,10 @@ impl Moments {
         self.rows += x.len() / size;
         for (index, x) in x.chunks(MOMENT_ROWS * size).enumerate() {
             let mut scaled = x.to_vec();
+            if let Some(centre) = &self.centre {
+                let rows = scaled.chunks_exact_mut(size);
+                rows.for_each(|row| row.iter_mut().zip(centre).for_each(|(x, c)| *x -= c));
+            }
             if let Some(weights) = weights {
                 let weights = &weights[index * MOMENT_ROWS..];
                 for (row, w) in scaled.chunks_exact_mut(size).zip(weights) {
@@ -149,6 +165,23 @@ impl Moments {
     pub fn diagonal(&self) -> Vec<f32> {
         (0..self.size).map(|i| self.get(i, i)).collect()
     }
+
+    /// All means, both triangles.
+    pub fn full(&self) -> Vec<f32> {
+        let row = |i| (0..self.size).map(move |j| self.get(i, j));
+        (0..self.size).flat_map(row).collect()
+    }
+}
+
+/// The mean of rows of `x` (`[row][size]`), weighted.
+pub fn mean(x: &[f32], size: usize, weights: &[f32]) -> Vec<f32> {
+    let mut sums = vec![0.0f64; size];
+    for (row, &weight) in x.chunks_exact(size).zip(weights) {
+        let weighted = row.iter().map(|&x| f64::from(x) * f64::from(weight));
+        sums.iter_mut().zip(weighted).for_each(|(sum, x)| *sum += x);
+    }
+    let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+    sums.iter().map(|sum| (sum / total) as f32).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +206,21 @@ mod tests {
         let mut moments = Moments::new(2);
         moments.add(&[1.0, 2.0, 3.0, -1.0], Some(&[1.0, 4.0]));
         let all = [(0, 0, 18.5), (0, 1, -5.0), (1, 0, -5.0), (1, 1, 4.0)];
+        for (i, j, expected) in all {
+            assert!((moments.get(i, j) - expected).abs() < 1e-5, "{i} {j}");
+            assert_eq!(moments.full()[2 * i + j], moments.get(i, j));
+        }
+    }
+
+    #[test]
+    fn moments_about_the_mean_are_covariances() {
+        let (x, weights) = ([1.0, 2.0, 3.0, -1.0], [1.0, 3.0]);
+        let mean = mean(&x, 2, &weights);
+        assert_eq!(mean, [2.5, -0.25]);
+        let mut moments = Moments::about(mean);
+        moments.add(&x, Some(&weights));
+        // (1.5², 1.5·2.25, 2.25²) and three times (0.5², 0.5·0.75, 0.75²), signs aside, halved.
+        let all = [(0, 0, 1.5), (0, 1, -2.25), (1, 1, 3.375)];
         for (i, j, expected) in all {
             assert!((moments.get(i, j) - expected).abs() < 1e-5, "{i} {j}");
         }

@@ -100,6 +100,13 @@ pub struct ConvertArgs {
     /// (none with q4): closer to the original with q8, slower with long prompts
     #[arg(long)]
     pub precise: bool,
+    /// Correct each quantized layer by a matrix of this rank, for the inputs of the calibration text;
+    /// multiples of 16 use their bytes best
+    #[arg(long, value_name = "RANK")]
+    pub low_rank: Option<usize>,
+    /// Give each quantized layer a bias that makes up for the mean error of its outputs
+    #[arg(long)]
+    pub bias_correction: bool,
     /// Keep GGUF weights that lie on the grid of their kind already (Q4_0: q4, Q4_1: q4 --min,
     /// Q8_0: q8) bit for bit
     #[arg(long)]

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 /// What is added to the diagonal of the second moments, in parts of its mean: keeps the inverse
 /// finite, and the correction modest where few tokens were seen.
-const DAMPING: f64 = 0.01;
+pub(super) const DAMPING: f64 = 0.01;
 
 /// Columns whose corrections are applied one by one; those further right get them all at once.
 const BLOCK: usize = 64;

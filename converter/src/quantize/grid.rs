@@ -84,7 +84,8 @@ impl Grid {
     }
 
     /// The step that makes `Σ importance · (weight - rounded)²` smallest among those that are
-    /// tried.
+    /// tried: a clipping search too (Choukroun et al. 2019), since ranges that cut off the largest
+    /// weights are among them.
     pub fn search(&self, weights: &[f32], importance: &[f32]) -> Step {
         if self.minimum {
             return self.search_with_minimum(weights, importance);

@@ -3,6 +3,7 @@
 mod cholesky;
 pub mod gptq;
 pub mod grid;
+pub mod low_rank;
 pub mod rtn;
 pub mod search;
 pub mod sequential;

@@ -7,7 +7,7 @@ use kinglet_kernels::packing::{Codes, Kind, Layout};
 /// Quantizes `weights` (`[rows][cols]` of `layout`).
 ///
 /// - `q8`: the scale takes the largest magnitude to ±127.
-/// - `q4`: the scale takes the weight of largest magnitude to code 0, so that all 16 codes serve
+/// - `q3` to `q6`: the scale takes the weight of largest magnitude to code 0, so that all codes serve
 ///   (the grid has one more negative step than positive ones).
 /// - `q4` with minimum: scale and minimum take the smallest weight to 0 and the largest to 15.
 ///
@@ -28,8 +28,8 @@ pub fn quantize(layout: Layout, weights: &[f32]) -> Codes {
                 Kind::Q4 { minimum: true, .. } => {
                     (codes.scales[at], codes.minimums[at]) = with_minimum(weights, out);
                 }
-                Kind::Q4 { .. } => codes.scales[at] = four_bits(weights, out),
-                _ => codes.scales[at] = eight_bits(weights, out),
+                Kind::Q8 { .. } => codes.scales[at] = eight_bits(weights, out),
+                kind => codes.scales[at] = symmetric(weights, kind.zero_code(), out),
             }
         }
     }
@@ -54,11 +54,12 @@ fn eight_bits(weights: &[f32], codes: &mut [i8]) -> f16 {
     scale
 }
 
-fn four_bits(weights: &[f32], codes: &mut [i8]) -> f16 {
-    let scale = to_f16(extreme(weights) / -8.0);
+fn symmetric(weights: &[f32], zero: i8, codes: &mut [i8]) -> f16 {
+    let steps = f32::from(zero);
+    let scale = to_f16(extreme(weights) / -steps);
     let inverse = inverse(scale);
     for (code, w) in codes.iter_mut().zip(weights) {
-        *code = (w * inverse).round_ties_even().clamp(-8.0, 7.0) as i8 + 8;
+        *code = (w * inverse).round_ties_even().clamp(-steps, steps - 1.0) as i8 + zero;
     }
     scale
 }
@@ -78,18 +79,10 @@ fn with_minimum(weights: &[f32], codes: &mut [i8]) -> (f16, f16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinglet_kernels::packing::Group;
     use proptest::prelude::*;
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        let group = prop::sample::select(Group::ALL.to_vec());
-        (group, 0..3).prop_map(|(group, which)| match which {
-            0 => Kind::Q8 { group },
-            which => Kind::Q4 {
-                group,
-                minimum: which == 2,
-            },
-        })
+        prop::sample::select(Kind::quantized().collect::<Vec<_>>())
     }
 
     proptest! {
@@ -117,11 +110,16 @@ mod tests {
                     let from = col / group * group;
                     let range = &weights[row * cols + from..row * cols + cols.min(from + group)];
                     let largest = extreme(range).abs();
+                    let code = codes.codes[row * layout.padded_cols() + col];
+                    prop_assert!((kind.code_range().0..=kind.code_range().1).contains(&code));
                     // A symmetric 4-bit grid has no code 8: a weight opposite to the extreme may
-                    // be a whole step away.
+                    // be a whole step away. So it is with 3, 5 and 6 bits.
                     let (step, codes_to_extreme) = match kind {
                         Kind::Q8 { .. } => (0.5 * largest / 127.0, 127.0),
-                        Kind::Q4 { minimum: false, .. } => (largest / 8.0, 8.0),
+                        _ if !kind.has_minimum() => {
+                            let steps = f32::from(kind.zero_code());
+                            (largest / steps, steps)
+                        }
                         _ => (0.5 * 2.0 * largest / 15.0, 15.0 + 1.0),
                     };
                     let rounding = largest * 2e-3 + codes_to_extreme * 2f32.powi(-25);

@@ -1,13 +1,15 @@
 //! Quantizes a model front to back: each layer for the inputs that the layers before it, as they
-//! were quantized, give it.
+//! were quantized and corrected, give it.
 
 use super::gptq::{self, Factor};
+use super::{low_rank, rtn, search};
 use crate::Error;
-use crate::calibrate::dense::{Dense, Moments};
+use crate::calibrate::dense::{Dense, Moments, mean, multiply, view, view_mut};
 use crate::calibrate::{Block, Calibration, STAGES, Sensitivity};
 use crate::checkpoint::Checkpoint;
 use crate::pack::{self, Distance};
-use kinglet::format::names::layer;
+use crate::recipe::{Method, Quantize};
+use kinglet::format::names::{bias_name, correction, layer};
 use kinglet_kernels::packing::{Codes, Group, Layout};
 use std::collections::BTreeMap;
 
@@ -24,10 +26,19 @@ pub struct Sequential<'a> {
     checkpoint: &'a Checkpoint,
     calibration: &'a Calibration,
     sensitivity: &'a Sensitivity,
-    keep_grid: bool,
+    quantize: &'a Quantize,
     /// Residual stream of the model as quantized so far, `[token][hidden_size]`.
     x: Vec<f32>,
     ready: BTreeMap<String, Made>,
+    biases: BTreeMap<String, Vec<f32>>,
+}
+
+/// What the linear layers that share an input are quantized for.
+struct Inputs {
+    moments: Moments,
+    /// Their mean, where biases make up for it: the moments are about it then.
+    mean: Option<Vec<f32>>,
+    factors: BTreeMap<Group, Option<Factor>>,
 }
 
 /// Floats of a large matrix that are held at a time, but at least a panel: 64 MB.
@@ -42,15 +53,16 @@ impl<'a> Sequential<'a> {
         checkpoint: &'a Checkpoint,
         calibration: &'a Calibration,
         sensitivity: &'a Sensitivity,
-        keep_grid: bool,
+        quantize: &'a Quantize,
     ) -> Result<Sequential<'a>, Error> {
         Ok(Sequential {
             checkpoint,
             calibration,
             sensitivity,
-            keep_grid,
+            quantize,
             x: calibration.embed(checkpoint)?,
             ready: BTreeMap::new(),
+            biases: BTreeMap::new(),
         })
     }
 
@@ -86,6 +98,11 @@ impl<'a> Sequential<'a> {
         self.tall(name, layout_of(name), &moments, progress)
     }
 
+    /// The bias `name`, where one has been made or changed by quantizing its layer.
+    pub fn bias(&mut self, name: &str) -> Option<Vec<f32>> {
+        self.biases.remove(name)
+    }
+
     /// Quantizes the linear layers of block `index` and runs it.
     fn layer(
         &mut self,
@@ -98,54 +115,116 @@ impl<'a> Sequential<'a> {
         let mut input = vec![];
         for (stage, parts) in STAGES.iter().enumerate() {
             input = block.stage_input(&context, stage, &self.x, &input);
-            let mut moments = Moments::new(block.dense_mut(parts[0]).inputs);
             let weights = &self.sensitivity.token_weights[index][stage];
-            moments.add(&input, Some(weights));
-            let mut factors = BTreeMap::new();
+            let mut inputs = self.inputs(&input, block.dense_mut(parts[0]).inputs, weights);
             for part in *parts {
                 let name = layer(index, part);
-                let layout = layout_of(&name);
                 let dense = block.dense_mut(part);
-                let made = self.small(&name, layout, dense, &moments, &mut factors)?;
+                self.small(&name, layout_of, dense, &mut inputs)?;
                 progress(dense.weights.len());
-                self.ready.insert(name, made);
             }
             block.add_output(&context, stage, &input, &mut self.x);
         }
         Ok(())
     }
 
-    /// Quantizes a matrix in memory and replaces it by what its codes stand for.
+    /// What rows of `size` inputs, so weighted, say.
+    fn inputs(&self, rows: &[f32], size: usize, weights: &[f32]) -> Inputs {
+        let biased = self.quantize.bias_correction;
+        let mean = biased.then(|| mean(rows, size, weights));
+        let mut moments = mean
+            .clone()
+            .map_or_else(|| Moments::new(size), Moments::about);
+        moments.add(rows, Some(weights));
+        Inputs {
+            moments,
+            mean,
+            factors: BTreeMap::new(),
+        }
+    }
+
+    /// Quantizes a matrix in memory, corrects it, and replaces it by what that stands for.
     fn small(
-        &self,
+        &mut self,
         name: &str,
-        layout: Layout,
+        layout_of: &dyn Fn(&str) -> Layout,
         dense: &mut Dense,
-        moments: &Moments,
-        factors: &mut BTreeMap<Group, Option<Factor>>,
-    ) -> Result<Made, Error> {
+        inputs: &mut Inputs,
+    ) -> Result<(), Error> {
+        let layout = layout_of(name);
         pack::check_finite(name, &dense.weights, layout.cols(), 0)?;
         let Some(group) = layout.kind().group() else {
-            return pack_floats(name, layout, &mut dense.weights);
+            let made = pack_floats(name, layout, &mut dense.weights)?;
+            self.ready.insert(name.to_owned(), made);
+            return Ok(());
         };
-        let factor = factors
+        let moments = &inputs.moments;
+        let factor = inputs
+            .factors
             .entry(group)
-            .or_insert_with(|| Factor::new(moments, group.len()));
+            .or_insert_with(|| self.factor(moments, group));
         let kept = self.kept(name, layout, 0..layout.rows())?;
         let kept_grid = kept.is_some();
-        let codes = kept.unwrap_or_else(|| quantize(layout, &dense.weights, factor.as_ref()));
-        let mut distance = pack::codes_distance(&codes, &dense.weights);
-        distance.kept_grid = kept_grid;
-        for (row, weights) in dense.weights.chunks_exact_mut(layout.cols()).enumerate() {
-            for (col, w) in weights.iter_mut().enumerate() {
-                *w = codes.weight(row, col);
-            }
+        let codes = kept.unwrap_or_else(|| self.codes(layout, &dense.weights, factor.as_ref()));
+        let original = self.quantize.corrects().then(|| dense.weights.clone());
+        let mut made = pack_codes(name, &codes, &mut dense.weights)?;
+        made.distance.kept_grid = kept_grid;
+        if let Some(original) = original {
+            self.correct(name, layout_of, &original, dense, inputs)?;
+            made.distance = pack::distance(&dense.weights, &original);
         }
-        let mut bytes = vec![0; layout.bytes()];
-        codes
-            .pack_into(&mut bytes)
-            .map_err(|e| pack::error(name, e))?;
-        Ok(Made { bytes, distance })
+        self.ready.insert(name.to_owned(), made);
+        Ok(())
+    }
+
+    /// Adds to a quantized layer what brings its outputs back to those of the `original` weights: a
+    /// matrix of low rank, then a bias (Nagel et al. 2019) for the mean of what is still missing.
+    fn correct(
+        &mut self,
+        name: &str,
+        layout_of: &dyn Fn(&str) -> Layout,
+        original: &[f32],
+        dense: &mut Dense,
+        inputs: &Inputs,
+    ) -> Result<(), Error> {
+        let cols = dense.inputs;
+        let missing = |dense: &Dense| -> Vec<f32> {
+            let pairs = original.iter().zip(&dense.weights);
+            pairs.map(|(original, w)| original - w).collect()
+        };
+        if let Some(rank) = self.quantize.rank(dense.outputs(), cols) {
+            let low_rank::Correction {
+                mut narrow,
+                mut widen,
+            } = low_rank::correct(&missing(dense), &inputs.moments, rank);
+            let names = correction(name);
+            for (name, floats) in names.into_iter().zip([&mut narrow, &mut widen]) {
+                let layout = layout_of(&name);
+                let made = if layout.kind().is_quantized() {
+                    pack_codes(&name, &search::quantize(layout, floats, None), floats)?
+                } else {
+                    pack_floats(&name, layout, floats)?
+                };
+                self.ready.insert(name, made);
+            }
+            let weights = view_mut(&mut dense.weights, cols);
+            multiply(1.0, view(&widen, rank), view(&narrow, cols), 1.0, weights);
+        }
+        if let Some(mean) = &inputs.mean {
+            let missing = missing(dense);
+            let outputs = missing.chunks_exact(cols).map(|row| {
+                let products = row.iter().zip(mean);
+                products.map(|(w, x)| f64::from(w * x)).sum::<f64>() as f32
+            });
+            let bias = dense
+                .bias
+                .get_or_insert_with(|| vec![0.0; layout_of(name).rows()]);
+            // Inputs that are not finite say nothing.
+            let outputs = bias.iter_mut().zip(outputs).filter(|(_, x)| x.is_finite());
+            outputs.for_each(|(bias, x)| *bias += x);
+            self.biases.insert(bias_name(name), bias.clone());
+        }
+        Ok(())
     }
 
     /// Quantizes the embedding or the head, some rows at a time.
@@ -160,7 +239,7 @@ impl<'a> Sequential<'a> {
         let factor = layout
             .kind()
             .group()
-            .and_then(|group| Factor::new(moments, group.len()));
+            .and_then(|group| self.factor(moments, group));
         let mut made = Made {
             bytes: Vec::with_capacity(layout.bytes()),
             distance: Distance::default(),
@@ -175,7 +254,7 @@ impl<'a> Sequential<'a> {
             if part.kind().is_quantized() {
                 let kept = self.kept(name, part, rows.clone())?;
                 made.distance.kept_grid |= kept.is_some();
-                let codes = kept.unwrap_or_else(|| quantize(part, &weights, factor.as_ref()));
+                let codes = kept.unwrap_or_else(|| self.codes(part, &weights, factor.as_ref()));
                 made.distance.merge(pack::codes_distance(&codes, &weights));
                 codes
                     .pack_into(&mut bytes)
@@ -219,19 +298,42 @@ impl<'a> Sequential<'a> {
         rows: std::ops::Range<usize>,
     ) -> Result<Option<Codes>, Error> {
         let weight = self.checkpoint.weight(name)?;
-        if !self.keep_grid || weight.grid() != Some(layout.kind()) {
+        if !self.quantize.keep_grid || weight.grid() != Some(layout.kind()) {
             return Ok(None);
         }
         weight.read_codes(rows)
     }
+
+    /// What GPTQ needs, where that is the method.
+    fn factor(&self, moments: &Moments, group: Group) -> Option<Factor> {
+        let gptq = self.quantize.method() == Method::Gptq;
+        gptq.then(|| Factor::new(moments, group.len())).flatten()
+    }
+
+    /// By the method that is asked for, but by plain search where the inputs say nothing (all zero, or
+    /// not finite).
+    fn codes(&self, layout: Layout, weights: &[f32], factor: Option<&Factor>) -> Codes {
+        match (self.quantize.method(), factor) {
+            (Method::Gptq, Some(factor)) => gptq::quantize(layout, weights, factor).0,
+            (Method::Rtn, _) => rtn::quantize(layout, weights),
+            _ => search::quantize(layout, weights, None),
+        }
+    }
 }
 
-/// By GPTQ, or by plain search where the inputs say nothing (all zero, or not finite).
-fn quantize(layout: Layout, weights: &[f32], factor: Option<&Factor>) -> Codes {
-    match factor {
-        Some(factor) => gptq::quantize(layout, weights, factor).0,
-        None => super::search::quantize(layout, weights, None),
+/// Packs codes, and replaces the weights by what they stand for.
+fn pack_codes(name: &str, codes: &Codes, weights: &mut [f32]) -> Result<Made, Error> {
+    let distance = pack::codes_distance(codes, weights);
+    for (row, weights) in weights.chunks_exact_mut(codes.layout().cols()).enumerate() {
+        for (col, w) in weights.iter_mut().enumerate() {
+            *w = codes.weight(row, col);
+        }
     }
+    let mut bytes = vec![0; codes.layout().bytes()];
+    codes
+        .pack_into(&mut bytes)
+        .map_err(|e| pack::error(name, e))?;
+    Ok(Made { bytes, distance })
 }
 
 fn pack_floats(name: &str, layout: Layout, weights: &mut [f32]) -> Result<Made, Error> {

@@ -3,8 +3,8 @@
 //! - The header is padded with spaces so that data starts on a 4096-byte boundary; each tensor's
 //!   length is a multiple of 64 bytes, so each is 64-byte aligned when mapped.
 //! - `__metadata__` has `format` = `kinglet`, `version` and `header`, a JSON [`Header`]. The version is
-//!   the oldest that has all that the file uses: `2` where a weight takes its inputs as
-//!   [`Activations::Q8x2`], else `1`.
+//!   the oldest that has all that the file uses: `3` with corrections of quantized layers (below), `2`
+//!   where a weight takes its inputs as [`Activations::Q8x2`], else `1`.
 //! - Packed weights are `U8` tensors (see [`kinglet_kernels::packing`]), padded vectors `F32`.
 //! - [`TOKENIZER`] (`tokenizer.json`), [`CHAT_TEMPLATE`] and [`CHECKSUMS`] are `U8` tensors, zero
 //!   padded to 64 bytes; their true lengths stand in [`Header`].
@@ -34,6 +34,10 @@
 //! Biases stand beside as `NAME_bias`: those of q, k and v with `qkv_biases`, of every linear layer
 //! of a block with `biases`, of every norm with `norm: layer`, of `embed_norm` and the classifier
 //! always.
+//!
+//! What quantization cost a linear layer `NAME` of a block may be corrected, in two ways: by
+//! `NAME_narrow` (rank × inputs) and `NAME_widen` (outputs × rank), a matrix of low rank that is added
+//! to it; and by a `NAME_bias` that the configuration does not ask for.
 
 mod mmap;
 pub mod names;
@@ -55,7 +59,7 @@ pub const CHAT_TEMPLATE: &str = "chat_template";
 /// Name of the tensor of checksums.
 pub const CHECKSUMS: &str = "checksums";
 /// The newest version that this library reads; it writes the oldest that will do.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Data starts on a multiple of this.
 const DATA_ALIGN: usize = 4096;
@@ -82,9 +86,15 @@ pub struct Header {
 
 impl Header {
     /// The oldest version of the format that has all that is used here.
+    ///
+    /// Call [`validate::header`] first.
     pub fn version(&self) -> u32 {
+        let expected = names::expected_weights(&self.config);
+        let corrects = |name: &String| !expected.contains_key(name) && name != "head";
         let twice = |info: &WeightInfo| info.activations == Activations::Q8x2;
-        if self.weights.values().any(twice) {
+        if self.weights.keys().any(corrects) {
+            3
+        } else if self.weights.values().any(twice) {
             2
         } else {
             1

@@ -4,16 +4,12 @@
 use crate::config::{EncoderConfig, FeedForward, ModelConfig, NormKind, Residual};
 use std::collections::BTreeMap;
 
-/// Name and logical shape of every weight that the configuration needs. A `head` may be there
-/// beside a tied embedding too, see [`optional_weights`].
+/// Name and logical shape of every weight that the configuration needs. Others may be there too, see
+/// [`optional_weights`] and [`correction`].
 ///
 /// Call [`super::validate::config`] first: sizes are multiplied here.
 pub fn expected_weights(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
     let hidden = config.hidden_size;
-    let (queries, keys) = (
-        config.heads * config.head_dim,
-        config.kv_heads * config.head_dim,
-    );
     let mut weights = Weights::default();
     weights.add("embed", &[config.vocab_size, hidden]);
     if config.residual == Residual::PreNorm {
@@ -33,23 +29,66 @@ pub fn expected_weights(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
             weights.norm(&name("attn_post_norm"), hidden, config.norm);
             weights.norm(&name("ffn_post_norm"), hidden, config.norm);
         }
-        let qkv_biases = config.qkv_biases || config.biases;
-        weights.linear(&name("q"), [queries, hidden], qkv_biases);
-        weights.linear(&name("k"), [keys, hidden], qkv_biases);
-        weights.linear(&name("v"), [keys, hidden], qkv_biases);
-        weights.linear(&name("o"), [hidden, queries], config.biases);
         if config.qk_norms {
             weights.norm(&name("q_norm"), config.head_dim, config.norm);
             weights.norm(&name("k_norm"), config.head_dim, config.norm);
         }
-        let wide = config.intermediate_size;
-        if config.feed_forward == FeedForward::Gated {
-            weights.linear(&name("gate"), [wide, hidden], config.biases);
-        }
-        weights.linear(&name("up"), [wide, hidden], config.biases);
-        weights.linear(&name("down"), [hidden, wide], config.biases);
+    }
+    for Projection { name, shape, bias } in projections(config) {
+        weights.linear(&name, shape, bias);
     }
     weights.0
+}
+
+/// A linear layer of a block.
+pub struct Projection {
+    /// The name of its matrix; that of its bias is `NAME_bias`.
+    pub name: String,
+    /// `[outputs, inputs]`
+    pub shape: [usize; 2],
+    /// Whether the configuration gives it a bias.
+    pub bias: bool,
+}
+
+/// Every linear layer of every block.
+pub fn projections(config: &ModelConfig) -> Vec<Projection> {
+    let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (
+        config.heads * config.head_dim,
+        config.kv_heads * config.head_dim,
+    );
+    let qkv_biases = config.qkv_biases || config.biases;
+    let mut parts = vec![
+        ("q", [queries, hidden], qkv_biases),
+        ("k", [keys, hidden], qkv_biases),
+        ("v", [keys, hidden], qkv_biases),
+        ("o", [hidden, queries], config.biases),
+        ("up", [wide, hidden], config.biases),
+        ("down", [hidden, wide], config.biases),
+    ];
+    if config.feed_forward == FeedForward::Gated {
+        parts.push(("gate", [wide, hidden], config.biases));
+    }
+    let of_layer = |index| {
+        let projection = move |&(part, shape, bias): &(&str, _, _)| Projection {
+            name: layer(index, part),
+            shape,
+            bias,
+        };
+        parts.iter().map(projection)
+    };
+    (0..config.layers.len()).flat_map(of_layer).collect()
+}
+
+/// Names of the low-rank correction of the matrix `name`, `out += (x · narrowᵀ) · widenᵀ`:
+/// `NAME_narrow` of rank × inputs and `NAME_widen` of outputs × rank.
+pub fn correction(name: &str) -> [String; 2] {
+    [format!("{name}_narrow"), format!("{name}_widen")]
+}
+
+/// The name of a linear layer's or norm's bias.
+pub fn bias_name(name: &str) -> String {
+    format!("{name}_bias")
 }
 
 /// A list in the making.
@@ -64,14 +103,14 @@ impl Weights {
     fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) {
         self.add(name, &shape);
         if bias {
-            self.add(&format!("{name}_bias"), &shape[..1]);
+            self.add(&bias_name(name), &shape[..1]);
         }
     }
 
     fn norm(&mut self, name: &str, width: usize, kind: NormKind) {
         self.add(name, &[width]);
         if kind == NormKind::Layer {
-            self.add(&format!("{name}_bias"), &[width]);
+            self.add(&bias_name(name), &[width]);
         }
     }
 
@@ -93,13 +132,17 @@ impl Weights {
     }
 }
 
-/// Weights that may be there: the `head` of a model with a tied embedding, packed as another kind.
+/// Weights that may be there: the `head` of a decoder with a tied embedding, packed as another kind,
+/// and biases of linear layers that the architecture has none for.
 pub fn optional_weights(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
-    if config.encoder.is_some() {
-        return BTreeMap::new();
+    let mut weights = Weights::default();
+    if config.encoder.is_none() {
+        weights.add("head", &[config.vocab_size, config.hidden_size]);
     }
-    let head = vec![config.vocab_size, config.hidden_size];
-    BTreeMap::from([("head".to_owned(), head)])
+    for Projection { name, shape, .. } in projections(config) {
+        weights.add(&bias_name(&name), &shape[..1]);
+    }
+    weights.0
 }
 
 /// The name of a layer's weight.

@@ -1,6 +1,7 @@
 //! Reading a `.kgl` file: mapped, validated in full, never copied.
 
 use super::mmap::Mapped;
+use super::names::expected_weights;
 use super::validate::{self, Stored};
 use super::{
     Activations, CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, MAX_HEADER, TENSOR_ALIGN, TOKENIZER,
@@ -97,7 +98,7 @@ impl ModelFile {
         let header_len = header_length(&path, bytes)?;
         let (_, metadata) =
             SafeTensors::read_metadata(bytes).map_err(|e| damaged(format!("header: {e}")))?;
-        let header = parse_header(&path, &metadata)?;
+        let (known, header) = parse_header(&path, &metadata)?;
         let data_start = 8 + header_len;
         if !data_start.is_multiple_of(DATA_ALIGN) {
             return Err(damaged(format!(
@@ -105,6 +106,12 @@ impl ModelFile {
             )));
         }
         validate::header(&header).map_err(&damaged)?;
+        if header.version() > known {
+            return Err(damaged(format!(
+                "the file says format version {known}, but uses what came with version {}",
+                header.version()
+            )));
+        }
         let mut file = ModelFile {
             path: path.clone(),
             length,
@@ -252,13 +259,13 @@ impl ModelFile {
         })
     }
 
-    /// Weights of the model; a head beside a tied embedding, the same weights once more, is not
-    /// counted.
+    /// Weights of the model; a head beside a tied embedding, the same weights once more, and what
+    /// corrects quantized weights are not counted.
     pub fn parameters(&self) -> u64 {
-        let tied = self.config().tied_head;
-        let counted = self.tensors().filter(|t| !(tied && t.name == "head"));
-        counted
-            .map(|t| t.shape.iter().product::<usize>() as u64)
+        let weights = expected_weights(self.config());
+        weights
+            .values()
+            .map(|shape| shape.iter().product::<usize>() as u64)
             .sum()
     }
 
@@ -392,8 +399,8 @@ fn header_length(path: &Path, bytes: &[u8]) -> Result<usize, Error> {
     Ok(length as usize)
 }
 
-/// The header document in the metadata.
-fn parse_header(path: &Path, metadata: &Metadata) -> Result<Header, Error> {
+/// The version of the format, and the header document in the metadata.
+fn parse_header(path: &Path, metadata: &Metadata) -> Result<(u32, Header), Error> {
     let entries = metadata.metadata().as_ref();
     let entry = |name: &str| {
         entries
@@ -415,17 +422,10 @@ fn parse_header(path: &Path, metadata: &Metadata) -> Result<Header, Error> {
         found: version.to_owned(),
         newest: VERSION,
     })?;
-    let damaged = |reason: String| Error::Damaged {
+    let document = entry("header").unwrap_or_default();
+    let header = serde_json::from_str(document).map_err(|e| Error::Damaged {
         path: path.to_owned(),
-        reason,
-    };
-    let header: Header = serde_json::from_str(entry("header").unwrap_or_default())
-        .map_err(|e| damaged(format!("header: {e}")))?;
-    if header.version() > known {
-        return Err(damaged(format!(
-            "the file says format version {known}, but uses what came with version {}",
-            header.version()
-        )));
-    }
-    Ok(header)
+        reason: format!("header: {e}"),
+    })?;
+    Ok((known, header))
 }

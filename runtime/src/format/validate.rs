@@ -1,9 +1,10 @@
 //! Whether a header makes sense: every number in it is checked before it is used.
 
-use super::names::{expected_weights, optional_weights};
+use super::names::{Projection, correction, expected_weights, optional_weights, projections};
 use super::{Activations, Header, WeightInfo};
 use crate::config::{EncoderConfig, ModelConfig, Residual, Rope, RopeScaling};
 use kinglet_kernels::packing::{Kind, Layout};
+use std::collections::BTreeMap;
 
 /// The most layers: several times those of the deepest published decoders.
 const MAX_LAYERS: usize = 1024;
@@ -207,7 +208,8 @@ fn check_rope(rope: &Rope, head_dim: usize) -> Result<(), String> {
 pub fn header(header: &Header) -> Result<(), String> {
     config(&header.config)?;
     let expected = expected_weights(&header.config);
-    let optional = optional_weights(&header.config);
+    let mut optional = optional_weights(&header.config);
+    optional.append(&mut corrections(header)?);
     for (name, shape) in &expected {
         if !header.weights.contains_key(name) {
             return Err(format!("tensor {name} of shape {shape:?} is missing"));
@@ -233,6 +235,39 @@ pub fn header(header: &Header) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Shapes of the low-rank corrections: those that the rank of each `NAME_narrow` asks for.
+fn corrections(header: &Header) -> Result<BTreeMap<String, Vec<usize>>, String> {
+    let mut shapes = BTreeMap::new();
+    for Projection { name, shape, .. } in projections(&header.config) {
+        let [narrow, widen] = correction(&name);
+        let info = match (header.weights.get(&narrow), header.weights.get(&widen)) {
+            (None, None) => continue,
+            (None, Some(_)) => return Err(format!("tensor {narrow} is missing beside {widen}")),
+            (Some(_), None) => return Err(format!("tensor {widen} is missing beside {narrow}")),
+            (Some(info), Some(_)) => info,
+        };
+        let [outputs, inputs] = shape;
+        let rank = info.shape.first().copied().unwrap_or(0);
+        let full = outputs.min(inputs);
+        if rank == 0 || rank > full {
+            return Err(format!(
+                "tensor {narrow} has shape {:?}: expected a rank of 1 to {full} by {inputs}",
+                info.shape
+            ));
+        }
+        for name in [&narrow, &widen] {
+            if header.weights[name].activations != Activations::default() {
+                return Err(format!(
+                    "tensor {name} corrects another: expected no activations"
+                ));
+            }
+        }
+        shapes.insert(narrow, vec![rank, inputs]);
+        shapes.insert(widen, vec![outputs, rank]);
+    }
+    Ok(shapes)
 }
 
 /// How a weight is stored.

@@ -92,29 +92,28 @@ impl Block {
         let name = |part: &str| layer(index, part);
         let norm = |part: &str| Norm::open(file, &name(part), config.norm);
         let post = |part: &str| config.post_norms.then(|| norm(part)).transpose();
-        let linear = |part: &str, bias: bool| Linear::open(file, &name(part), bias);
-        let qkv_biases = config.qkv_biases || config.biases;
+        let linear = |part: &str| Linear::open(file, &name(part));
         let qk_norms = if config.qk_norms {
             Some((norm("q_norm")?, norm("k_norm")?))
         } else {
             None
         };
         let gate = match config.feed_forward {
-            FeedForward::Gated => Some(linear("gate", config.biases)?),
+            FeedForward::Gated => Some(linear("gate")?),
             FeedForward::Plain => None,
         };
         Ok(Block {
             attn_norm: norm("attn_norm")?,
-            q: linear("q", qkv_biases)?,
-            k: linear("k", qkv_biases)?,
-            v: linear("v", qkv_biases)?,
+            q: linear("q")?,
+            k: linear("k")?,
+            v: linear("v")?,
             qk_norms,
-            o: linear("o", config.biases)?,
+            o: linear("o")?,
             attn_post_norm: post("attn_post_norm")?,
             ffn_norm: norm("ffn_norm")?,
             gate,
-            up: linear("up", config.biases)?,
-            down: linear("down", config.biases)?,
+            up: linear("up")?,
+            down: linear("down")?,
             ffn_post_norm: post("ffn_post_norm")?,
         })
     }

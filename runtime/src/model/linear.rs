@@ -1,30 +1,53 @@
 //! Linear layers, and several of them on one input.
 
 use crate::error::Error;
-use crate::format::{Activations, MatrixHandle, ModelFile};
+use crate::format::{Activations, MatrixHandle, ModelFile, names};
 use kinglet_kernels::activations::QuantizedRows;
 use kinglet_kernels::{Engine, MatmulInput, MatmulJob};
 
-/// A linear layer, `out = x · weightsᵀ + bias`.
-///
-/// Packed densely so far; a low-rank pair, or a correction beside the dense weights, is a field more
-/// here and a matmul more in [`forward`].
+/// A linear layer, `out = x · weightsᵀ + bias`, and a correction that is added where the file has one.
 pub struct Linear {
     weights: MatrixHandle,
     bias: Option<Vec<f32>>,
+    correction: Option<Correction>,
+}
+
+/// What quantization cost the weights, cut to a low rank (LQER, Zhang et al. 2024):
+/// `(x · narrowᵀ) · widenᵀ`.
+struct Correction {
+    /// `[rank][inputs]`
+    narrow: MatrixHandle,
+    /// `[outputs][rank]`
+    widen: MatrixHandle,
+}
+
+impl Correction {
+    fn matrices(&self) -> [&MatrixHandle; 2] {
+        [&self.narrow, &self.widen]
+    }
 }
 
 impl Linear {
-    /// The matrix `name` and, if asked for, the bias `name_bias`.
+    /// The matrix `name`, with the bias and the correction that the file has for it.
     ///
     /// # Errors
     /// A tensor that the file lacks.
-    pub fn open(file: &ModelFile, name: &str, bias: bool) -> Result<Linear, Error> {
-        let weights = file.matrix_handle(name)?;
-        let bias = bias.then(|| file.vector(&format!("{name}_bias")).map(<[f32]>::to_vec));
+    pub fn open(file: &ModelFile, name: &str) -> Result<Linear, Error> {
+        let bias = names::bias_name(name);
+        let bias = file.has(&bias).then(|| file.vector(&bias));
+        let [narrow, widen] = names::correction(name);
+        let correction = if file.has(&narrow) {
+            Some(Correction {
+                narrow: file.matrix_handle(&narrow)?,
+                widen: file.matrix_handle(&widen)?,
+            })
+        } else {
+            None
+        };
         Ok(Linear {
-            weights,
-            bias: bias.transpose()?,
+            weights: file.matrix_handle(name)?,
+            bias: bias.transpose()?.map(<[f32]>::to_vec),
+            correction,
         })
     }
 
@@ -33,14 +56,29 @@ impl Linear {
         self.weights.layout().rows()
     }
 
-    /// Bytes that one pass over the weights reads.
-    pub fn bytes(&self) -> usize {
-        self.weights.layout().bytes()
+    /// The weights, and what corrects them.
+    fn matrices(&self) -> impl Iterator<Item = &MatrixHandle> {
+        let correction = self.correction.iter().flat_map(Correction::matrices);
+        [&self.weights].into_iter().chain(correction)
     }
 
-    /// Weights, padding not counted.
+    /// Bytes that one pass over the weights reads.
+    pub fn bytes(&self) -> usize {
+        self.matrices().map(|m| m.layout().bytes()).sum()
+    }
+
+    /// Weights, those of a correction among them, padding not counted.
     pub fn weights(&self) -> usize {
-        self.weights.layout().rows() * self.weights.layout().cols()
+        self.matrices()
+            .map(|m| m.layout().rows() * m.layout().cols())
+            .sum()
+    }
+
+    /// Whether anything takes the input as INT8.
+    fn takes_codes(&self) -> bool {
+        let inner = self.correction.as_ref().map(|c| &c.narrow);
+        let takers = [Some(&self.weights), inner];
+        takers.into_iter().flatten().any(is_quantized)
     }
 
     fn takes_twice(&self) -> bool {
@@ -68,8 +106,11 @@ pub struct Inputs {
     /// For [`Activations::Q8x2`]: the input, and below it as many rows of what its codes lose.
     twice: Vec<f32>,
     quantized_twice: QuantizedRows,
-    /// The products of both.
+    /// The products of both; then those of a correction.
     products: Vec<f32>,
+    /// The input of corrections, narrowed to their rank.
+    narrow: Vec<f32>,
+    quantized_narrow: QuantizedRows,
 }
 
 impl Inputs {
@@ -86,18 +127,16 @@ impl Inputs {
 
 /// Applies several layers to one input `x` (`[row][inputs]`), in one parallel pass; each output is
 /// `[row][outputs]`. The input is quantized once, if any of the weights needs it; layers that take
-/// it as the sum of two INT8 follow in a pass of their own.
+/// it as the sum of two INT8 follow in a pass of their own, and corrections after everything else.
 pub fn forward<const N: usize>(
     engine: &Engine,
     file: &ModelFile,
     x: &[f32],
     inputs: &mut Inputs,
-    layers: [(&Linear, &mut [f32]); N],
+    mut layers: [(&Linear, &mut [f32]); N],
 ) {
     let cols = layers[0].0.weights.layout().cols();
-    let quantized = layers
-        .iter()
-        .any(|(layer, _)| layer.weights.layout().kind().is_quantized());
+    let quantized = layers.iter().any(|(layer, _)| layer.takes_codes());
     if quantized {
         engine.quantize(x, cols, &mut inputs.quantized);
     }
@@ -109,17 +148,85 @@ pub fn forward<const N: usize>(
         };
         engine.matmul(input, jobs);
     };
-    if !layers.iter().any(|(layer, _)| layer.takes_twice()) {
-        once(inputs, &mut layers.map(|(layer, out)| layer.job(file, out)));
-        return;
+    let jobs = layers.each_mut();
+    if jobs.iter().any(|(layer, _)| layer.takes_twice()) {
+        let (twice, others): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .map(|(layer, out)| (*layer, &mut **out))
+            .partition(|(layer, _)| layer.takes_twice());
+        let others = others.into_iter().map(|(layer, out)| layer.job(file, out));
+        once(inputs, &mut others.collect::<Vec<_>>());
+        inputs.take_twice(engine, x, cols);
+        forward_twice(engine, file, cols, inputs, twice);
+    } else {
+        once(inputs, &mut jobs.map(|(layer, out)| layer.job(file, out)));
     }
-    let (twice, others): (Vec<_>, Vec<_>) = layers
-        .into_iter()
-        .partition(|(layer, _)| layer.takes_twice());
-    let others = others.into_iter().map(|(layer, out)| layer.job(file, out));
-    once(inputs, &mut others.collect::<Vec<_>>());
-    inputs.take_twice(engine, x, cols);
-    forward_twice(engine, file, cols, inputs, twice);
+    let corrected = layers.into_iter();
+    let corrected = corrected.filter_map(|(layer, out)| Some((layer.correction.as_ref()?, out)));
+    let corrected: Vec<_> = corrected.collect();
+    if !corrected.is_empty() {
+        correct(engine, file, x, cols, inputs, corrected);
+    }
+}
+
+/// `out += (x · narrowᵀ) · widenᵀ`. The input's codes are there if they are needed; it is narrowed
+/// for all layers in one pass.
+fn correct(
+    engine: &Engine,
+    file: &ModelFile,
+    x: &[f32],
+    cols: usize,
+    inputs: &mut Inputs,
+    layers: Vec<(&Correction, &mut [f32])>,
+) {
+    let rows = x.len() / cols;
+    let rank = |correction: &Correction| correction.narrow.layout().rows();
+    let floats = layers.iter().map(|(correction, _)| rows * rank(correction));
+    inputs.narrow.resize(floats.sum(), 0.0);
+    let mut rest = &mut inputs.narrow[..];
+    let mut jobs = Vec::with_capacity(layers.len());
+    for (correction, _) in &layers {
+        let (out, others) = rest.split_at_mut(rows * rank(correction));
+        rest = others;
+        jobs.push(MatmulJob {
+            weights: file.view(&correction.narrow),
+            bias: None,
+            out,
+        });
+    }
+    let takes_codes = layers.iter().any(|(c, _)| is_quantized(&c.narrow));
+    let input = MatmulInput {
+        rows: x,
+        cols,
+        quantized: takes_codes.then_some(&inputs.quantized),
+    };
+    engine.matmul(input, &mut jobs);
+    let mut rest = &inputs.narrow[..];
+    for (correction, out) in layers {
+        let (narrow, others) = rest.split_at(rows * rank(correction));
+        rest = others;
+        let quantized = is_quantized(&correction.widen);
+        if quantized {
+            engine.quantize(narrow, rank(correction), &mut inputs.quantized_narrow);
+        }
+        inputs.products.resize(out.len(), 0.0);
+        let job = MatmulJob {
+            weights: file.view(&correction.widen),
+            bias: None,
+            out: &mut inputs.products,
+        };
+        let input = MatmulInput {
+            rows: narrow,
+            cols: rank(correction),
+            quantized: quantized.then_some(&inputs.quantized_narrow),
+        };
+        engine.matmul(input, &mut [job]);
+        engine.add(out, &inputs.products);
+    }
+}
+
+fn is_quantized(matrix: &MatrixHandle) -> bool {
+    matrix.layout().kind().is_quantized()
 }
 
 /// `out = codes · weightsᵀ + rest · weightsᵀ + bias`, in this order. Both products are rows of one

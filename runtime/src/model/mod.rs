@@ -64,7 +64,7 @@ impl Model {
     pub fn new(file: ModelFile, engine: Engine) -> Result<Model, Error> {
         let config = file.config();
         let linear = |name: &str| {
-            let open = || Linear::open(&file, name, false);
+            let open = || Linear::open(&file, name);
             file.has(name).then(open).transpose()
         };
         let norm = |name: &str, kind: NormKind| {
@@ -72,14 +72,14 @@ impl Model {
             file.has(name).then(open).transpose()
         };
         let classifier = if file.has("classifier") {
-            let dense = Linear::open(&file, "classifier_dense", true)?;
-            Some((dense, Linear::open(&file, "classifier", true)?))
+            let dense = Linear::open(&file, "classifier_dense")?;
+            Some((dense, Linear::open(&file, "classifier")?))
         } else {
             None
         };
         let blocks = 0..config.layers.len();
         Ok(Model {
-            embed: Linear::open(&file, "embed", false)?,
+            embed: Linear::open(&file, "embed")?,
             positions: linear("positions")?,
             token_types: linear("token_types")?,
             embed_norm: norm("embed_norm", NormKind::Layer)?,
