@@ -45,7 +45,8 @@ ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]), ("q4: + scales
             ("q4: scales searched, all rotated", [*Q4, "--method", "search", "--rotate", "all"]),
             ("q4: + GPTQ", Q4), ("q4: GPTQ, channels scaled", [*Q4, "--awq"]),
             ("q8: rounded to nearest", [*Q8, "--method", "rtn"]), ("q8: scales searched", [*Q8, "--method", "search"]),
-            ("q8: scales searched, channels scaled", [*Q8, "--method", "search", "--awq"])]
+            ("q8: scales searched, channels scaled", [*Q8, "--method", "search", "--awq"]),
+            ("q8: + GPTQ", Q8), ("q8: GPTQ, channels scaled", [*Q8, "--awq"])]
 WIKIPEDIA = ("gensim==4.4.0",
              "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 WIKIPEDIA_BYTES = 180_000
