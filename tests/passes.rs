@@ -230,7 +230,7 @@ fn scales_help_where_some_channels_are_large() {
     });
     for kind in ["q4", "q5", "q8"] {
         let passes = Passes {
-            awq: true,
+            awq: Some(true),
             ..Passes::default()
         };
         let [plain, scaled] = divergences(&checkpoint, kind, passes);
@@ -284,7 +284,7 @@ fn passes_that_make_no_sense_are_refused() {
     let checkpoint = checkpoint(tiny_config());
     let refused = |checkpoint: &Checkpoint, kind: &str, keep_grid: bool, words: &[&str]| {
         let mut recipe = recipe(kind);
-        recipe.passes.awq = true;
+        recipe.passes.awq = Some(true);
         recipe.quantize.keep_grid = keep_grid;
         let error = kinglet_convert::write(checkpoint, &path, &recipe, &|_, _| ());
         let message = error.unwrap_err().to_string();

@@ -45,13 +45,17 @@ pub fn write(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Report, Error> {
     let start = Instant::now();
-    let quantize = &recipe.quantize;
     let wanted = recipe.kinds()?;
+    // As it is carried out, for the file to say so.
+    let mut recipe = recipe.clone();
+    let awq = recipe.awq(&wanted) && (recipe.passes.awq.is_some() || !is_encoder(checkpoint));
+    recipe.passes.awq = awq.then_some(true);
+    let (recipe, quantize) = (&recipe, &recipe.quantize);
     let mut kinds = kinds_of(checkpoint, &wanted);
     let parameters = parameters(checkpoint);
     let budget = quantize.budget(parameters)?;
     let measured_for = quantize.calibrated_for();
-    let calibrated_for = measured_for.or(recipe.passes.awq.then_some("awq"));
+    let calibrated_for = measured_for.or(awq.then_some("awq"));
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
     check_corrections(quantize, budget.is_some())?;
     let sequential = method == Method::Gptq || quantize.corrects();
@@ -63,7 +67,7 @@ pub fn write(
         .sum();
     // Calibration runs the weights forward and backward, then they are quantized.
     let times = if calibrates { 3 } else { 1 };
-    let total = total * (times + u64::from(recipe.passes.awq));
+    let total = total * (times + u64::from(awq));
     let done = AtomicU64::new(0);
     let progress = |weights: usize| {
         let done = done.fetch_add(weights as u64, Ordering::Relaxed) + weights as u64;
@@ -131,6 +135,10 @@ pub fn write(
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })
+}
+
+fn is_encoder(checkpoint: &Checkpoint) -> bool {
+    checkpoint.config.encoder.is_some()
 }
 
 /// Bytes of a file of these kinds, at most.

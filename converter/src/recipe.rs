@@ -27,8 +27,10 @@ pub struct Passes {
     /// Whether values of heads are rotated, or the residual stream too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate: Option<Rotate>,
-    /// Whether the input channels of layers are scaled by what the calibration text shows.
-    pub awq: bool,
+    /// Whether the input channels of layers are scaled by what the calibration text shows; by default
+    /// where layers are `q8` and calibrated, see [`Recipe::awq`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub awq: Option<bool>,
 }
 
 impl Passes {
@@ -159,7 +161,9 @@ impl Recipe {
     pub fn kinds(&self) -> Result<Kinds, Error> {
         let kinds = self.quantize.kinds()?;
         let flag = match self.passes {
-            Passes { awq: true, .. } => "awq",
+            Passes {
+                awq: Some(true), ..
+            } => "awq",
             Passes { rotate: None, .. } => return Ok(kinds),
             _ => "rotate",
         };
@@ -167,13 +171,23 @@ impl Recipe {
         if self.quantize.keep_grid {
             return fail("cannot stand with --keep-grid: weights leave their grid".to_owned());
         }
-        if self.passes.awq && !kinds.layers.is_quantized() {
+        if flag == "awq" && !kinds.layers.is_quantized() {
             let layers = kinds.layers;
             return fail(format!(
                 "{layers} is not rounded: expected --quant q8 or smaller"
             ));
         }
         Ok(kinds)
+    }
+
+    /// Whether the input channels of layers of these kinds are scaled. Of what `q8` loses most are
+    /// its inputs, which nothing else makes up for; below, GPTQ gains nothing from it.
+    pub fn awq(&self, kinds: &Kinds) -> bool {
+        let quantize = &self.quantize;
+        let is_calibrated = quantize.method() == Method::Gptq && !quantize.keep_grid;
+        let fits = quantize.size.is_none() && quantize.bpw.is_none();
+        let pays = is_calibrated && fits && matches!(kinds.layers, Kind::Q8 { .. });
+        self.passes.awq.unwrap_or(pays)
     }
 
     /// The recipe as TOML.
@@ -402,7 +416,7 @@ mod tests {
             },
             passes: Passes {
                 rotate: Some(Rotate::Heads),
-                awq: true,
+                awq: Some(true),
             },
         };
         assert_eq!(toml::from_str::<Recipe>(&recipe.to_toml()).unwrap(), recipe);

@@ -94,8 +94,15 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "WHAT", value_enum)]
     pub rotate: Option<Rotate>,
     /// Scale the input channels of layers by what the calibration text shows (AWQ, SmoothQuant)
-    #[arg(long)]
-    pub awq: bool,
+    /// [default: with --quant q8 --method gptq]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub awq: Option<bool>,
     /// Let layers take their inputs as two INT8, so many that inputs lose no more than weights do
     /// (none with q4): closer to the original with q8, slower with long prompts
     #[arg(long)]

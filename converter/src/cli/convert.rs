@@ -46,7 +46,7 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
         None => Recipe::default(),
     };
     recipe.passes.rotate = args.rotate.or(recipe.passes.rotate);
-    recipe.passes.awq |= args.awq;
+    recipe.passes.awq = args.awq.or(recipe.passes.awq);
     let quantize = &mut recipe.quantize;
     if let Some(kind) = &args.quant {
         quantize.kind.clone_from(kind);

@@ -32,7 +32,7 @@ pub fn apply<'a>(
     if let Some(what) = recipe.passes.rotate {
         passed = Cow::Owned(rotate::rotate(&passed, what)?);
     }
-    if recipe.passes.awq {
+    if recipe.passes.awq == Some(true) {
         let kinds = recipe.kinds()?;
         let text = recipe.quantize.calibration_text()?;
         let calibration = Calibration::new(&passed, &text, recipe.quantize.windows)?;
