@@ -49,7 +49,7 @@ ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]),
             ("q4: + GPTQ, rank 8", [*Q4, "--low-rank", "8"]), ("q4: + GPTQ, rank 32", [*Q4, "--low-rank", "32"]),
             ("q8: rounded to nearest", [*Q8, "--method", "rtn"]), ("q8: scales searched", [*Q8, "--method", "search"]),
             ("q8: scales searched, channels scaled", [*Q8, "--method", "search", "--awq"]),
-            ("q8: + GPTQ", Q8), ("q8: GPTQ, channels scaled", [*Q8, "--awq"])]
+            ("q8: + GPTQ", [*Q8, "--awq=false"]), ("q8: GPTQ, channels scaled", Q8)]
 WIKIPEDIA = ("gensim==4.4.0",
              "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 WIKIPEDIA_BYTES = 180_000
