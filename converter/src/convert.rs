@@ -48,12 +48,16 @@ pub fn write(
     let wanted = recipe.kinds()?;
     // As it is carried out, for the file to say so.
     let mut recipe = recipe.clone();
-    let awq = recipe.awq(&wanted) && (recipe.passes.awq.is_some() || !is_encoder(checkpoint));
+    let parameters = parameters(checkpoint);
+    let budget = recipe.quantize.budget(parameters)?;
+    let likely = match budget {
+        Some((_, bytes)) => wanted.of_size(8.0 * bytes as f64 / parameters as f64),
+        None => wanted,
+    };
+    let awq = recipe.awq(&likely) && (recipe.passes.awq.is_some() || !is_encoder(checkpoint));
     recipe.passes.awq = awq.then_some(true);
     let (recipe, quantize) = (&recipe, &recipe.quantize);
     let mut kinds = kinds_of(checkpoint, &wanted);
-    let parameters = parameters(checkpoint);
-    let budget = quantize.budget(parameters)?;
     let measured_for = quantize.calibrated_for();
     let calibrated_for = measured_for.or(awq.then_some("awq"));
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
@@ -73,7 +77,7 @@ pub fn write(
         let done = done.fetch_add(weights as u64, Ordering::Relaxed) + weights as u64;
         progress(done.min(total), total);
     };
-    let passed = passes::apply(checkpoint, recipe, method, &progress)?;
+    let passed = passes::apply(checkpoint, recipe, &likely, method, &progress)?;
     let untied = checkpoint.config.tied_head && !passed.config.tied_head;
     let checkpoint = &*passed;
     if untied {

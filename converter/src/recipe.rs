@@ -144,6 +144,21 @@ impl Kinds {
     }
 }
 
+impl Kinds {
+    /// What most layers of a file with so many bits per weight will have: the widest kind that fits.
+    pub fn of_size(self, bits_per_weight: f64) -> Kinds {
+        let wide = Kind::quantized().filter(|kind| {
+            let scale = 16.0 / kind.group().map_or(16.0, |group| group.len() as f64);
+            !kind.has_minimum() && kind.code_bits() as f64 + scale <= bits_per_weight
+        });
+        let widest = wide.max_by_key(|kind| (kind.code_bits(), std::cmp::Reverse(kind.group())));
+        Kinds {
+            layers: widest.unwrap_or(self.layers),
+            ..self
+        }
+    }
+}
+
 impl Recipe {
     /// Reads a recipe.
     ///
@@ -183,10 +198,8 @@ impl Recipe {
     /// Whether the input channels of layers of these kinds are scaled. Of what `q8` loses most are
     /// its inputs, which nothing else makes up for; below, GPTQ gains nothing from it.
     pub fn awq(&self, kinds: &Kinds) -> bool {
-        let quantize = &self.quantize;
-        let is_calibrated = quantize.method() == Method::Gptq && !quantize.keep_grid;
-        let fits = quantize.size.is_none() && quantize.bpw.is_none();
-        let pays = is_calibrated && fits && matches!(kinds.layers, Kind::Q8 { .. });
+        let is_calibrated = self.quantize.method() == Method::Gptq && !self.quantize.keep_grid;
+        let pays = is_calibrated && matches!(kinds.layers, Kind::Q8 { .. });
         self.passes.awq.unwrap_or(pays)
     }
 
@@ -362,6 +375,18 @@ mod tests {
             ..Quantize::default()
         };
         assert!(both.budget(1).is_err());
+    }
+
+    #[test]
+    fn a_size_stands_for_the_widest_kind_that_fits() {
+        let kinds = Quantize::default().kinds().unwrap();
+        let layers = |bits: f64| kinds.of_size(bits).layers.to_string();
+        let all = [4.6, 5.4, 6.27, 8.12, 8.3, 8.6, 16.1].map(layers);
+        let expected = [
+            "q4g32", "q5g128", "q6g64", "q8g128", "q8g64", "q8g32", "q8g32",
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(layers(1.0), "q4g32");
     }
 
     fn kinds(quantize: Quantize) -> String {

@@ -94,7 +94,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "WHAT", value_enum)]
     pub rotate: Option<Rotate>,
     /// Scale the input channels of layers by what the calibration text shows (AWQ, SmoothQuant)
-    /// [default: with --quant q8 --method gptq]
+    /// [default: with --method gptq where most layers become q8]
     #[arg(
         long,
         value_name = "BOOL",

@@ -14,17 +14,18 @@ mod tests;
 use crate::Error;
 use crate::calibrate::Calibration;
 use crate::checkpoint::Checkpoint;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::{Kinds, Method, Recipe};
 use std::borrow::Cow;
 
-/// Applies the passes of a recipe, one after the other, before its quantizer, which goes by `method`;
-/// `progress` is told each weight once if a pass runs the model.
+/// Applies the passes of a recipe, one after the other, before its quantizer, which makes `kinds` by
+/// `method`; `progress` is told each weight once if a pass runs the model.
 ///
 /// # Errors
 /// A pass that the model does not allow, or a weight or calibration text that cannot be read.
 pub fn apply<'a>(
     checkpoint: &'a Checkpoint,
     recipe: &Recipe,
+    kinds: &Kinds,
     method: Method,
     progress: &dyn Fn(usize),
 ) -> Result<Cow<'a, Checkpoint>, Error> {
@@ -33,10 +34,9 @@ pub fn apply<'a>(
         passed = Cow::Owned(rotate::rotate(&passed, what)?);
     }
     if recipe.passes.awq == Some(true) {
-        let kinds = recipe.kinds()?;
         let text = recipe.quantize.calibration_text()?;
         let calibration = Calibration::new(&passed, &text, recipe.quantize.windows)?;
-        let scaled = awq::scale(&passed, &calibration, &kinds, method, progress)?;
+        let scaled = awq::scale(&passed, &calibration, kinds, method, progress)?;
         passed = Cow::Owned(scaled);
     }
     Ok(passed)
