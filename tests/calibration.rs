@@ -213,6 +213,21 @@ fn corrections_bring_a_model_closer() {
     }
 }
 
+/// At 4 bits: the errors of 3 are so large that those of a layer's outputs say little of the model's.
+#[test]
+fn fitted_norms_bring_a_model_closer_at_no_cost() {
+    for method in [Method::Rtn, Method::Search, Method::Gptq] {
+        let with = |fitted: bool| {
+            corrected(method, "q4", move |recipe: &mut Recipe| {
+                recipe.quantize.norm_correction = fitted;
+            })
+        };
+        let [(plain, before), (fitted, after)] = [false, true].map(with);
+        assert!(fitted < plain, "{method:?}: {fitted} against {plain}");
+        assert_eq!(before.tensors.len(), after.tensors.len());
+    }
+}
+
 /// Only what 8 bits lose is left: of the correction, and of the inputs as in a file of `q8`.
 #[test]
 fn a_correction_of_full_rank_restores_a_model() {
@@ -268,6 +283,11 @@ fn corrections_that_make_no_sense_are_refused() {
         message.starts_with("--low-rank: layers of f16"),
         "{message}"
     );
+    let message = refused(|recipe| {
+        recipe.quantize.norm_correction = true;
+        recipe.quantize.low_rank = 8;
+    });
+    assert!(message.contains("--norm-correction"), "{message}");
     let message = refused(|recipe| {
         recipe.quantize.keep_grid = true;
         recipe.quantize.bias_correction = true;

@@ -62,7 +62,7 @@ pub fn write(
     let calibrated_for = measured_for.or(awq.then_some("awq"));
     let method = method(checkpoint, quantize.method(), calibrated_for)?;
     check_corrections(quantize, budget.is_some())?;
-    let sequential = method == Method::Gptq || quantize.corrects();
+    let sequential = method == Method::Gptq || quantize.corrects() || quantize.norm_correction;
     let calibrates =
         measured_for.is_some() || sequential && kinds.values().any(|k| k.is_quantized());
     let matrices = checkpoint.weights.values().filter(|w| w.shape().len() == 2);
@@ -181,13 +181,18 @@ fn method(
 
 /// Whether there is anything to correct.
 fn check_corrections(quantize: &Quantize, sized: bool) -> Result<(), Error> {
-    let flag = match quantize.low_rank {
-        0 => "bias-correction",
-        _ => "low-rank",
+    let flag = if quantize.low_rank > 0 {
+        "low-rank"
+    } else if quantize.bias_correction {
+        "bias-correction"
+    } else {
+        "norm-correction"
     };
     let layers = quantize.kinds()?.layers;
-    let reason = if !quantize.corrects() {
+    let reason = if !quantize.corrects() && !quantize.norm_correction {
         return Ok(());
+    } else if quantize.norm_correction && quantize.corrects() {
+        "is fitted to inputs that --norm-correction changes: leave out one of them".to_owned()
     } else if quantize.keep_grid {
         "weights that keep their grid lose nothing: leave out one of this and --keep-grid"
             .to_owned()
@@ -256,8 +261,12 @@ impl Packer<'_> {
                 self.progress,
             ),
             (Stored::Vector(_), sequential) => {
-                match sequential.as_mut().and_then(|s| s.bias(name)) {
-                    Some(bias) => writer.write_vector(&bias)?,
+                let layout_of = |name: &str| layout_of(plan, name);
+                let made = sequential
+                    .as_mut()
+                    .map(|sequential| sequential.vector(name, &layout_of, self.progress));
+                match made.transpose()?.flatten() {
+                    Some(vector) => writer.write_vector(&vector)?,
                     None => pack::vector(writer, name, self.checkpoint.weight(name)?)?,
                 }
                 Ok(Distance::default())

@@ -96,6 +96,9 @@ pub struct Quantize {
     /// Whether each quantized linear layer of a block gets a bias that makes up for the mean error of
     /// its outputs.
     pub bias_correction: bool,
+    /// Whether norms are fitted to the quantized layers that read them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub norm_correction: bool,
     /// Whether weights that already lie on the grid of their kind (GGUF `Q4_0`, `Q4_1`, `Q8_0`)
     /// keep their codes and scales bit for bit.
     pub keep_grid: bool,
@@ -117,6 +120,7 @@ impl Default for Quantize {
             precise: false,
             low_rank: 0,
             bias_correction: false,
+            norm_correction: false,
             keep_grid: false,
         }
     }
@@ -237,6 +241,7 @@ impl Quantize {
             ("precise", self.precise),
             ("low-rank", self.low_rank > 0),
             ("bias-correction", self.bias_correction),
+            ("norm-correction", self.norm_correction),
         ];
         flags.iter().find(|(_, set)| *set).map(|(flag, _)| *flag)
     }

@@ -114,6 +114,9 @@ pub struct ConvertArgs {
     /// Give each quantized layer a bias that makes up for the mean error of its outputs
     #[arg(long)]
     pub bias_correction: bool,
+    /// Fit norms to the quantized layers that read them
+    #[arg(long)]
+    pub norm_correction: bool,
     /// Keep GGUF weights that lie on the grid of their kind already (Q4_0: q4, Q4_1: q4 --min,
     /// Q8_0: q8) bit for bit
     #[arg(long)]

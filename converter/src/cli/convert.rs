@@ -58,6 +58,7 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
     quantize.precise |= args.precise;
     quantize.low_rank = args.low_rank.unwrap_or(quantize.low_rank);
     quantize.bias_correction |= args.bias_correction;
+    quantize.norm_correction |= args.norm_correction;
     quantize.keep_grid |= args.keep_grid;
     quantize.embed = args.embed.clone().or(quantize.embed.take());
     quantize.head = args.head.clone().or(quantize.head.take());

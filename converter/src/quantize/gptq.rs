@@ -36,12 +36,9 @@ impl Factor {
     pub fn new(moments: &Moments, group: usize) -> Option<Factor> {
         let size = moments.size();
         let diagonal = moments.diagonal();
-        let mean = diagonal.iter().map(|&x| f64::from(x)).sum::<f64>() / size as f64;
-        if !mean.is_finite() {
-            return None;
-        }
         let order = order(&diagonal, group);
-        let damping = (DAMPING * mean).max(f64::MIN_POSITIVE.sqrt());
+        let diagonal: Vec<f64> = diagonal.into_iter().map(f64::from).collect();
+        let damping = damping(&diagonal)?;
         // Reversed, because a Cholesky factor is lower triangular: H = R·Rᵀ with R upper, U = R⁻¹.
         let mut reversed: Vec<f64> = Vec::with_capacity(size * size);
         for i in (0..size).rev() {
@@ -85,6 +82,13 @@ impl Factor {
         let diagonal = (0..self.size()).map(|i| self.row(i)[i]);
         diagonal.map(|u| 1.0 / (u * u)).collect()
     }
+}
+
+/// What is added to this diagonal; `None` if it is not finite.
+pub(super) fn damping(diagonal: &[f64]) -> Option<f64> {
+    let mean = diagonal.iter().sum::<f64>() / diagonal.len() as f64;
+    let damping = (DAMPING * mean).max(f64::MIN_POSITIVE.sqrt());
+    mean.is_finite().then_some(damping)
 }
 
 /// Groups by falling mean of the diagonal, and the columns in each by falling diagonal.

@@ -2,7 +2,7 @@
 //! were quantized and corrected, give it.
 
 use super::gptq::{self, Factor};
-use super::{low_rank, rtn, search};
+use super::{low_rank, norm, rtn, search};
 use crate::Error;
 use crate::calibrate::dense::{Dense, Moments, mean, multiply, view, view_mut};
 use crate::calibrate::{Block, Calibration, STAGES, Sensitivity};
@@ -30,7 +30,10 @@ pub struct Sequential<'a> {
     /// Residual stream of the model as quantized so far, `[token][hidden_size]`.
     x: Vec<f32>,
     ready: BTreeMap<String, Made>,
-    biases: BTreeMap<String, Vec<f32>>,
+    /// Biases and norms that have been made or changed.
+    vectors: BTreeMap<String, Vec<f32>>,
+    /// Layers that are quantized.
+    done: usize,
 }
 
 /// What the linear layers that share an input are quantized for.
@@ -62,7 +65,8 @@ impl<'a> Sequential<'a> {
             quantize,
             x: calibration.embed(checkpoint)?,
             ready: BTreeMap::new(),
-            biases: BTreeMap::new(),
+            vectors: BTreeMap::new(),
+            done: 0,
         })
     }
 
@@ -98,9 +102,21 @@ impl<'a> Sequential<'a> {
         self.tall(name, layout_of(name), &moments, progress)
     }
 
-    /// The bias `name`, where one has been made or changed by quantizing its layer.
-    pub fn bias(&mut self, name: &str) -> Option<Vec<f32>> {
-        self.biases.remove(name)
+    /// The bias or norm `name`, where quantizing its layer makes or changes it. A norm comes before the
+    /// matrices of its layer in a file, which are quantized then.
+    ///
+    /// # Errors
+    /// As [`Sequential::matrix`].
+    pub fn vector(
+        &mut self,
+        name: &str,
+        layout_of: &dyn Fn(&str) -> Layout,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<Option<Vec<f32>>, Error> {
+        if self.quantize.norm_correction && name == layer(self.done, "attn_norm") {
+            self.layer(self.done, layout_of, progress)?;
+        }
+        Ok(self.vectors.remove(name))
     }
 
     /// Quantizes the linear layers of block `index` and runs it.
@@ -117,13 +133,57 @@ impl<'a> Sequential<'a> {
             input = block.stage_input(&context, stage, &self.x, &input);
             let weights = &self.sensitivity.token_weights[index][stage];
             let mut inputs = self.inputs(&input, block.dense_mut(parts[0]).inputs, weights);
+            let norm = ["attn_norm", "", "ffn_norm", ""][stage];
+            let corrected = self.quantize.norm_correction && !norm.is_empty();
+            let mut originals = vec![];
             for part in *parts {
                 let name = layer(index, part);
                 let dense = block.dense_mut(part);
+                if corrected {
+                    originals.push(dense.weights.clone());
+                }
                 self.small(&name, layout_of, dense, &mut inputs)?;
                 progress(dense.weights.len());
             }
+            if corrected {
+                self.norm(&layer(index, norm), &mut block, parts, originals, &inputs)?;
+            }
             block.add_output(&context, stage, &input, &mut self.x);
+        }
+        self.done = index + 1;
+        Ok(())
+    }
+
+    /// Fits the norm `name` to the layers `parts` that read it, and puts what changes into their
+    /// weights, for the layers that follow.
+    fn norm(
+        &mut self,
+        name: &str,
+        block: &mut Block,
+        parts: &[&str],
+        originals: Vec<Vec<f32>>,
+        inputs: &Inputs,
+    ) -> Result<(), Error> {
+        let quantized: Vec<Vec<f32>> = parts
+            .iter()
+            .map(|part| block.dense_mut(part).weights.clone())
+            .collect();
+        let quantized = quantized.iter().map(Vec::as_slice);
+        let layers: Vec<_> = originals.into_iter().zip(quantized).collect();
+        let Some(factors) = norm::factors(&inputs.moments, &layers) else {
+            return Ok(());
+        };
+        let mut weights = self.checkpoint.read(name)?;
+        weights.iter_mut().zip(&factors).for_each(|(w, s)| *w *= s);
+        self.vectors.insert(name.to_owned(), weights);
+        for part in parts {
+            for row in block
+                .dense_mut(part)
+                .weights
+                .chunks_exact_mut(factors.len())
+            {
+                row.iter_mut().zip(&factors).for_each(|(w, s)| *w *= s);
+            }
         }
         Ok(())
     }
@@ -222,7 +282,7 @@ impl<'a> Sequential<'a> {
             // Inputs that are not finite say nothing.
             let outputs = bias.iter_mut().zip(outputs).filter(|(_, x)| x.is_finite());
             outputs.for_each(|(bias, x)| *bias += x);
-            self.biases.insert(bias_name(name), bias.clone());
+            self.vectors.insert(bias_name(name), bias.clone());
         }
         Ok(())
     }
