@@ -386,7 +386,7 @@ mod tests {
     fn a_size_stands_for_the_widest_kind_that_fits() {
         let kinds = Quantize::default().kinds().unwrap();
         let layers = |bits: f64| kinds.of_size(bits).layers.to_string();
-        let all = [4.6, 5.4, 6.27, 8.12, 8.3, 8.6, 16.1].map(layers);
+        let all = [4.6, 5.2, 6.27, 8.13, 8.3, 8.6, 16.1].map(layers);
         let expected = [
             "q4g32", "q5g128", "q6g64", "q8g128", "q8g64", "q8g32", "q8g32",
         ];
