@@ -17,6 +17,9 @@ use crate::checkpoint::Checkpoint;
 use crate::recipe::{Kinds, Method, Recipe};
 use std::borrow::Cow;
 
+/// Windows of the calibration text that are enough to choose scales.
+const WINDOWS: usize = 16;
+
 /// Applies the passes of a recipe, one after the other, before its quantizer, which makes `kinds` by
 /// `method`; `progress` is told each weight once if a pass runs the model.
 ///
@@ -35,7 +38,8 @@ pub fn apply<'a>(
     }
     if recipe.passes.awq == Some(true) {
         let text = recipe.quantize.calibration_text()?;
-        let calibration = Calibration::new(&passed, &text, recipe.quantize.windows)?;
+        let windows = recipe.quantize.windows.min(WINDOWS);
+        let calibration = Calibration::new(&passed, &text, windows)?;
         let scaled = awq::scale(&passed, &calibration, kinds, method, progress)?;
         passed = Cow::Owned(scaled);
     }
