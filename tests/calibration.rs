@@ -2,14 +2,12 @@
 //! closer than rounding, and files fit the size asked for.
 
 use kinglet::config::ModelConfig;
-use kinglet::eval::{EvalOptions, evaluate};
 use kinglet::format::{Activations, ModelFile};
 use kinglet::{Model, SessionOptions, Tokenizer};
 use kinglet_convert::recipe::{Method, Recipe};
 use kinglet_convert::report::Report;
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
-use kinglet_kernels::kv::KvKind;
 use kinglet_kernels::pool::ThreadPool;
 use kinglet_tests::{checkpoint, tiny_config};
 use std::path::Path;
@@ -35,18 +33,7 @@ fn write_model(config: ModelConfig, path: &Path, change: impl FnOnce(&mut Recipe
 }
 
 fn divergence(path: &Path, reference: &Path) -> f64 {
-    let (model, reference) = (Model::open(path).unwrap(), Model::open(reference).unwrap());
-    let tokens = Tokenizer::of(model.file())
-        .unwrap()
-        .encode(&text(), false)
-        .unwrap();
-    let options = EvalOptions {
-        window: 64,
-        windows: None,
-        kv: KvKind::F32,
-    };
-    let evaluation = evaluate(&model, Some(&reference), &tokens, options, |_, _| ()).unwrap();
-    evaluation.against_reference.unwrap().kl_mean
+    kinglet_tests::divergence(path, reference, &text())
 }
 
 #[test]

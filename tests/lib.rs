@@ -5,15 +5,32 @@ pub mod models;
 use kinglet::config::{
     Activation, FeedForward, LayerConfig, ModelConfig, NormKind, Residual, Rope,
 };
+use kinglet::eval::{EvalOptions, evaluate};
 use kinglet::format::names::expected_weights;
+use kinglet::{Model, Tokenizer};
 use kinglet_convert::checkpoint::{Checkpoint, Origin, Weight};
 use kinglet_convert::recipe::Recipe;
+use kinglet_kernels::kv::KvKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 /// A tokenizer of single bytes, for models of at least 256 tokens.
 pub const BYTE_TOKENIZER: &str = include_str!("fixtures/byte_tokenizer.json");
+
+/// The mean divergence of a file's predictions for a text from those of a reference's, in nats.
+pub fn divergence(path: &Path, reference: &Path, text: &str) -> f64 {
+    let (model, reference) = (Model::open(path).unwrap(), Model::open(reference).unwrap());
+    let tokenizer = Tokenizer::of(model.file()).unwrap();
+    let tokens = tokenizer.encode(text, false).unwrap();
+    let options = EvalOptions {
+        window: 64,
+        windows: None,
+        kv: KvKind::F32,
+    };
+    let evaluation = evaluate(&model, Some(&reference), &tokens, options, |_, _| ()).unwrap();
+    evaluation.against_reference.unwrap().kl_mean
+}
 
 /// Plain floats as a weight.
 pub struct Floats {

@@ -1,9 +1,8 @@
 //! Passes before quantization leave what a model computes as it is, and change how well it quantizes.
 
 use kinglet::config::ModelConfig;
-use kinglet::eval::{EvalOptions, evaluate};
 use kinglet::format::names::layer;
-use kinglet::{EmbedOptions, Model, SessionOptions, Tokenizer};
+use kinglet::{EmbedOptions, Model, SessionOptions};
 use kinglet_convert::calibrate::Calibration;
 use kinglet_convert::checkpoint::Checkpoint;
 use kinglet_convert::passes::awq;
@@ -11,7 +10,7 @@ use kinglet_convert::passes::rotate::{Rotate, rotate};
 use kinglet_convert::recipe::{Method, Passes, Recipe};
 use kinglet_convert::source;
 use kinglet_kernels::kv::KvKind;
-use kinglet_tests::{Floats, checkpoint, recipe, tiny_config, write};
+use kinglet_tests::{Floats, checkpoint, divergence, recipe, tiny_config, write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -199,7 +198,6 @@ fn divergences(checkpoint: &Checkpoint, kind: &str, passes: Passes) -> [f64; 2] 
     let file = |name: &str| folder.path().join(name);
     write(checkpoint, &file("f32"), "f32");
     std::fs::write(file("text"), text()).unwrap();
-    let reference = Model::open(&file("f32")).unwrap();
     [Passes::default(), passes].map(|passes| {
         let mut recipe = Recipe {
             passes,
@@ -208,16 +206,7 @@ fn divergences(checkpoint: &Checkpoint, kind: &str, passes: Passes) -> [f64; 2] 
         recipe.quantize.embed = Some("f32".to_owned());
         recipe.quantize.calibration = Some(file("text"));
         kinglet_convert::write(checkpoint, &file("packed"), &recipe, &|_, _| ()).unwrap();
-        let model = Model::open(&file("packed")).unwrap();
-        let tokenizer = Tokenizer::of(model.file()).unwrap();
-        let tokens = tokenizer.encode(&text(), false).unwrap();
-        let options = EvalOptions {
-            window: 64,
-            windows: None,
-            kv: KvKind::F32,
-        };
-        let found = evaluate(&model, Some(&reference), &tokens, options, |_, _| ()).unwrap();
-        found.against_reference.unwrap().kl_mean
+        divergence(&file("packed"), &file("f32"), &text())
     })
 }
 

@@ -6,7 +6,7 @@ use super::dense::Dense;
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use kinglet::config::ModelConfig;
-use kinglet::format::names::layer;
+use kinglet::format::names::{bias_name, layer};
 use kinglet::model::RopeTable;
 use kinglet_kernels::{AttentionShape, Engine};
 
@@ -42,6 +42,9 @@ pub struct Block {
 /// The linear layers of a block, those with one input together, in the order in which they run.
 pub const STAGES: [&[&str]; 4] = [&["q", "k", "v"], &["o"], &["gate", "up"], &["down"]];
 
+/// The norm that gives each of [`STAGES`] its input, if one does.
+pub const NORMS: [Option<&str>; 4] = [Some("attn_norm"), None, Some("ffn_norm"), None];
+
 /// Queries, keys and values: before the norms of heads, and as attention takes them.
 pub(super) struct Projections {
     pub raw_q: Vec<f32>,
@@ -61,7 +64,7 @@ impl Block {
         let vector = |part: &str| checkpoint.read(&layer(index, part));
         let dense = |part: &str, bias: bool| {
             let name = layer(index, part);
-            let bias = bias.then(|| checkpoint.read(&format!("{name}_bias")));
+            let bias = bias.then(|| checkpoint.read(&bias_name(&name)));
             Ok::<_, Error>(Dense {
                 inputs: checkpoint.weight(&name)?.shape()[1],
                 weights: checkpoint.read(&name)?,

@@ -13,7 +13,7 @@ mod tests;
 mod text;
 
 pub(crate) use block::norm;
-pub use block::{Block, Context, STAGES};
+pub use block::{Block, Context, NORMS, STAGES};
 pub(crate) use gradient::rounding;
 pub use gradient::{Sensitivity, measure};
 pub use text::BUILT_IN;

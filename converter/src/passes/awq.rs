@@ -9,7 +9,7 @@
 
 use super::fold::{ScaledColumns, ScaledRows};
 use crate::Error;
-use crate::calibrate::{Block, Calibration, Context, STAGES, norm, rounding};
+use crate::calibrate::{Block, Calibration, Context, NORMS, STAGES, norm, rounding};
 use crate::checkpoint::Checkpoint;
 use crate::quantize::{rtn, search};
 use crate::recipe::{Kinds, Method};
@@ -116,9 +116,9 @@ fn fold(
     for part in STAGES[stage] {
         multiply(checkpoint, &layer(index, part), &scales)?;
     }
-    match stage {
-        0 => divide(checkpoint, &layer(index, "attn_norm"), &scales),
-        1 => {
+    match NORMS[stage] {
+        Some(norm) => divide(checkpoint, &layer(index, norm), &scales),
+        None if stage == 1 => {
             let config = &checkpoint.config;
             let (size, biases) = (config.head_dim, config.qkv_biases);
             let groups = scales.chunks_exact(scales.len() / config.kv_heads);
@@ -128,8 +128,7 @@ fn fold(
             }
             divide(checkpoint, &layer(index, "v"), &of_values)
         }
-        2 => divide(checkpoint, &layer(index, "ffn_norm"), &scales),
-        _ => divide(checkpoint, &layer(index, "up"), &scales),
+        None => divide(checkpoint, &layer(index, "up"), &scales),
     }
 }
 

@@ -5,7 +5,7 @@ use super::gptq::{self, Factor};
 use super::{low_rank, norm, rtn, search};
 use crate::Error;
 use crate::calibrate::dense::{Dense, Moments, mean, multiply, view, view_mut};
-use crate::calibrate::{Block, Calibration, STAGES, Sensitivity};
+use crate::calibrate::{Block, Calibration, NORMS, STAGES, Sensitivity};
 use crate::checkpoint::Checkpoint;
 use crate::pack::{self, Distance};
 use crate::recipe::{Method, Quantize};
@@ -133,19 +133,18 @@ impl<'a> Sequential<'a> {
             input = block.stage_input(&context, stage, &self.x, &input);
             let weights = &self.sensitivity.token_weights[index][stage];
             let mut inputs = self.inputs(&input, block.dense_mut(parts[0]).inputs, weights);
-            let norm = ["attn_norm", "", "ffn_norm", ""][stage];
-            let corrected = self.quantize.norm_correction && !norm.is_empty();
+            let norm = NORMS[stage].filter(|_| self.quantize.norm_correction);
             let mut originals = vec![];
             for part in *parts {
                 let name = layer(index, part);
                 let dense = block.dense_mut(part);
-                if corrected {
+                if norm.is_some() {
                     originals.push(dense.weights.clone());
                 }
                 self.small(&name, layout_of, dense, &mut inputs)?;
                 progress(dense.weights.len());
             }
-            if corrected {
+            if let Some(norm) = norm {
                 self.norm(&layer(index, norm), &mut block, parts, originals, &inputs)?;
             }
             block.add_output(&context, stage, &input, &mut self.x);

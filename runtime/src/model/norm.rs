@@ -3,6 +3,7 @@
 use crate::config::NormKind;
 use crate::error::Error;
 use crate::format::ModelFile;
+use crate::format::names::bias_name;
 use kinglet_kernels::Engine;
 
 /// A norm of rows.
@@ -21,7 +22,7 @@ impl Norm {
     pub fn open(file: &ModelFile, name: &str, kind: NormKind) -> Result<Norm, Error> {
         let bias = match kind {
             NormKind::Rms => None,
-            NormKind::Layer => Some(file.vector(&format!("{name}_bias"))?.to_vec()),
+            NormKind::Layer => Some(file.vector(&bias_name(name))?.to_vec()),
         };
         Ok(Norm {
             weight: file.vector(name)?.to_vec(),
