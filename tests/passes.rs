@@ -266,6 +266,24 @@ fn a_head_beside_the_embedding_is_reported() {
     assert!(all.output_bytes >= heads.output_bytes + head.unwrap().bytes);
 }
 
+/// Scales are the default here, so a recipe has to say where there are none.
+#[test]
+fn a_stored_recipe_says_what_was_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, text_path) = (folder.path().join("m.kgl"), folder.path().join("text"));
+    std::fs::write(&text_path, text()).unwrap();
+    for (asked, done) in [(None, true), (Some(true), true), (Some(false), false)] {
+        let mut recipe = recipe("q8");
+        recipe.passes.awq = asked;
+        recipe.quantize.method = Some(Method::Gptq);
+        recipe.quantize.calibration = Some(text_path.clone());
+        kinglet_convert::write(&checkpoint(tiny_config()), &path, &recipe, &|_, _| ()).unwrap();
+        let file = Model::open(&path).unwrap();
+        let stored = &file.file().header().provenance.recipe;
+        assert!(stored.contains(&format!("awq = {done}")), "{stored}");
+    }
+}
+
 #[test]
 fn passes_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();

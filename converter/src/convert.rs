@@ -55,7 +55,9 @@ pub fn write(
         None => wanted,
     };
     let awq = recipe.awq(&likely) && (recipe.passes.awq.is_some() || !is_encoder(checkpoint));
-    recipe.passes.awq = awq.then_some(true);
+    if awq {
+        recipe.passes.awq = Some(true);
+    }
     let (recipe, quantize) = (&recipe, &recipe.quantize);
     let mut kinds = kinds_of(checkpoint, &wanted);
     let measured_for = quantize.calibrated_for();
