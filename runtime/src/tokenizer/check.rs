@@ -1,4 +1,5 @@
-//! Parts of `tokenizer.json` that the `tokenizers` crate would panic on, refused with a sentence.
+//! The kind of a `tokenizer.json`, and parts that the `tokenizers` crate would panic on, refused with a
+//! sentence.
 
 use super::charsmap;
 use serde::Deserialize;
@@ -21,16 +22,45 @@ struct Model {
     #[serde(rename = "type")]
     kind: Option<String>,
     continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    dropout: Option<f32>,
 }
 
-/// Checks a `tokenizer.json`, and says which kind of model it names.
+/// Which kind of model cuts words into tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Byte pair encoding.
+    Bpe,
+    /// Byte pair encoding that marks the end of words, or leaves merges out at random.
+    BpeVariant,
+    WordPiece,
+    Unigram,
+    /// One that is not named, or not known here.
+    Other,
+}
+
+impl Model {
+    fn kind(&self) -> Kind {
+        let suffix = self.end_of_word_suffix.as_deref().unwrap_or_default();
+        match self.kind.as_deref() {
+            Some("BPE") if suffix.is_empty() && self.dropout.unwrap_or(0.0) == 0.0 => Kind::Bpe,
+            Some("BPE") => Kind::BpeVariant,
+            Some("WordPiece") => Kind::WordPiece,
+            Some("Unigram") => Kind::Unigram,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// Checks a `tokenizer.json`, and says which kind of model it has.
 ///
 /// # Errors
 /// A sentence that names the part, what was expected and what was found.
-pub fn outline(json: &[u8]) -> Result<Option<String>, String> {
+pub fn outline(json: &[u8]) -> Result<Kind, String> {
     let outline: Outline = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    let kind = outline.model.kind();
     let prefix = outline.model.continuing_subword_prefix;
-    let word_piece = outline.model.kind.as_deref() == Some("WordPiece");
+    let word_piece = kind == Kind::WordPiece;
     if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty() && !word_piece) {
         return Err(format!(
             "continuing_subword_prefix {prefix:?} is only supported for WordPiece"
@@ -69,7 +99,7 @@ pub fn outline(json: &[u8]) -> Result<Option<String>, String> {
             "post_processor: {templates} templates: expected at most one"
         ));
     }
-    Ok(outline.model.kind)
+    Ok(kind)
 }
 
 /// Whether the template of a single text has that text alone, and whether the special tokens that

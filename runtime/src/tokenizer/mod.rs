@@ -1,7 +1,9 @@
 //! Text to tokens and back.
 
+mod bpe;
 mod charsmap;
 mod check;
+mod model;
 mod read;
 mod sequence;
 mod stop;
@@ -19,7 +21,7 @@ use std::path::Path;
 
 /// A model's tokenizer.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: read::Parts,
 }
 
 impl Tokenizer {
@@ -41,7 +43,7 @@ impl Tokenizer {
             reason: format!("tokenizer: {reason}"),
         };
         let kind = check::outline(json).map_err(damaged)?;
-        let inner = read::tokenizer(json, kind.as_deref()).map_err(|e| damaged(e.to_string()))?;
+        let inner = read::tokenizer(json, kind).map_err(|e| damaged(e.to_string()))?;
         Ok(Tokenizer { inner })
     }
 

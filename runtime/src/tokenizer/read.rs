@@ -3,19 +3,30 @@
 //! The `tokenizers` crate finds out the kind by trying all of them on a copy of the vocabulary, which is
 //! most of the time to start a small model.
 
+use super::bpe::Bpe;
+use super::check::Kind;
+use super::model::WordModel;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper, Tokenizer,
+    PreTokenizerWrapper, TokenizerImpl,
 };
+
+/// A tokenizer, put together from its parts.
+pub type Parts = TokenizerImpl<
+    WordModel,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
 
 /// All that shapes a tokenizer but for the limits of a training run.
 #[derive(Deserialize)]
-struct Parts<M> {
+struct Source<M> {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -29,36 +40,34 @@ struct Parts<M> {
     model: M,
 }
 
-/// A tokenizer whose model is of this kind, without padding and truncation.
+/// A tokenizer whose model is of this kind, without padding and truncation: every text as it is.
 ///
 /// # Errors
-/// What is wrong, as the crate says it.
-pub fn tokenizer(json: &[u8], kind: Option<&str>) -> Result<Tokenizer, tokenizers::Error> {
-    match kind {
-        Some("BPE") => with_model::<BPE>(json),
-        Some("WordPiece") => with_model::<WordPiece>(json),
-        Some("Unigram") => with_model::<Unigram>(json),
-        _ => {
-            let mut tokenizer = Tokenizer::from_bytes(json)?;
-            // Every text as it is: some files still have the limits of a training run.
-            tokenizer.with_padding(None);
-            tokenizer.with_truncation(None)?;
-            Ok(tokenizer)
-        }
+/// What is wrong, as `serde_json` or the crate says it.
+pub fn tokenizer(json: &[u8], kind: Kind) -> Result<Parts, tokenizers::Error> {
+    fn other(model: impl Into<ModelWrapper>) -> WordModel {
+        WordModel::Other(model.into())
     }
+    Ok(match kind {
+        Kind::Bpe => parts::<Bpe>(json, WordModel::Bpe)?,
+        Kind::BpeVariant => parts::<BPE>(json, other)?,
+        Kind::WordPiece => parts::<WordPiece>(json, other)?,
+        Kind::Unigram => parts::<Unigram>(json, other)?,
+        Kind::Other => parts::<ModelWrapper>(json, other)?,
+    })
 }
 
-fn with_model<M>(json: &[u8]) -> Result<Tokenizer, tokenizers::Error>
-where
-    M: DeserializeOwned + Into<ModelWrapper>,
-{
-    let parts: Parts<M> = serde_json::from_slice(json)?;
-    let mut tokenizer = Tokenizer::new(parts.model);
+fn parts<'a, M: Deserialize<'a>>(
+    json: &'a [u8],
+    model: fn(M) -> WordModel,
+) -> Result<Parts, serde_json::Error> {
+    let source: Source<M> = serde_json::from_slice(json)?;
+    let mut tokenizer = TokenizerImpl::new(model(source.model));
     tokenizer
-        .with_normalizer(parts.normalizer)
-        .with_pre_tokenizer(parts.pre_tokenizer)
-        .with_post_processor(parts.post_processor)
-        .with_decoder(parts.decoder);
-    tokenizer.add_tokens(&parts.added_tokens);
+        .with_normalizer(source.normalizer)
+        .with_pre_tokenizer(source.pre_tokenizer)
+        .with_post_processor(source.post_processor)
+        .with_decoder(source.decoder);
+    tokenizer.add_tokens(&source.added_tokens);
     Ok(tokenizer)
 }

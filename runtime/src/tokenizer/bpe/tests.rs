@@ -1,0 +1,85 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+use tokenizers::Model;
+use tokenizers::models::bpe::BPE;
+
+/// A model in JSON: tokens of one letter or byte, and merges of any tokens before them.
+fn model() -> impl Strategy<Value = serde_json::Value> {
+    let pairs = prop::collection::vec(
+        (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+        0..40,
+    );
+    let options = (
+        any::<[bool; 4]>(),
+        prop::option::of(prop::sample::select(vec!["?", "absent"])),
+    );
+    (pairs, options, any::<bool>()).prop_map(|(pairs, (flags, unknown), legacy)| {
+        let [bytes, fuse, whole, backwards] = flags;
+        // With bytes, each character has one: the reference puts an unknown token behind the bytes
+        // that follow it.
+        let mut tokens: Vec<String> = [
+            "a", "b", "c", "é", "?", "<0x64>", "<0x78>", "<0xF0>", "<0x9F>", "<0xA6>", "<0x80>",
+        ]
+        .map(String::from)
+        .to_vec();
+        let mut merges = vec![];
+        for (left, right) in pairs {
+            let (left, right) = (left.get(&tokens).clone(), right.get(&tokens).clone());
+            let token = left.clone() + &right;
+            if !tokens.contains(&token) {
+                tokens.push(token);
+            }
+            merges.push(match legacy {
+                true => json!(format!("{left} {right}")),
+                false => json!([left, right]),
+            });
+        }
+        // Ranks need not follow numbers.
+        if backwards {
+            merges.reverse();
+        }
+        let vocab: serde_json::Map<_, _> = tokens
+            .into_iter()
+            .zip((7..).map(|id: u32| id.into()))
+            .collect();
+        json!({
+            "type": "BPE", "vocab": vocab, "merges": merges, "unk_token": unknown,
+            "byte_fallback": bytes, "fuse_unk": fuse, "ignore_merges": whole,
+        })
+    })
+}
+
+proptest! {
+    /// The crate's model is the reference: the same tokens, spellings and bytes covered.
+    #[test]
+    fn words_become_the_tokens_of_the_reference(model in model(), word in "[abcdé?x🦀]{0,24}") {
+        let json = model.to_string();
+        let reference: BPE = serde_json::from_str(&json).unwrap();
+        let ours: Bpe = serde_json::from_str(&json).unwrap();
+        match (ours.tokenize(&word), reference.tokenize(&word)) {
+            (Ok(ours), Ok(reference)) => prop_assert_eq!(ours, reference),
+            (Err(_), Err(_)) => {}
+            (ours, reference) => prop_assert!(false, "{:?} against {:?}", ours, reference),
+        }
+        prop_assert_eq!(ours.get_vocab(), reference.get_vocab());
+        for id in 0..60 {
+            prop_assert_eq!(ours.id_to_token(id), reference.id_to_token(id));
+        }
+    }
+}
+
+#[test]
+fn merges_that_make_nothing_are_refused() {
+    let read = |merges| {
+        let json = json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": merges});
+        serde_json::from_str::<Bpe>(&json.to_string()).map(|_| ())
+    };
+    assert!(read(json!(["a b"])).is_ok());
+    let refused = |merges| read(merges).unwrap_err().to_string();
+    assert!(refused(json!(["b a"])).contains(r#"the merge of "b" and "a" makes a token"#));
+    assert!(refused(json!(["a b c"])).contains(r#"the merge "a b c": expected two tokens"#));
+    assert!(refused(json!(["ab"])).contains(r#"the merge "ab": expected two tokens"#));
+    assert!(refused(json!([["a"]])).contains("a merge that is not of two tokens"));
+    assert!(refused(json!([7])).contains("expected a merge"));
+}

@@ -1,0 +1,165 @@
+//! Tokens by their spelling and by their number, and the merges between them.
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+/// Tokens and merges, in a few large allocations: a map of strings takes one for each of a hundred
+/// thousand, which is most of the time to start a small model.
+#[derive(Default)]
+pub struct Vocabulary {
+    /// All spellings, one after another, in the order of their first mention.
+    text: String,
+    tokens: Vec<Token>,
+    by_spelling: HashTable<u32>,
+    /// Places in `tokens`, ordered by number.
+    by_id: Vec<u32>,
+    merges: HashTable<(Merge, u32)>,
+    hasher: DefaultHashBuilder,
+}
+
+struct Token {
+    id: u32,
+    /// Where its spelling ends; it starts where the one before ends.
+    end: u32,
+}
+
+/// What two tokens make: their spellings joined, which is a token, and where the second begins.
+#[derive(PartialEq, Eq, Hash)]
+struct Merge {
+    place: u32,
+    cut: u32,
+}
+
+impl Vocabulary {
+    /// Tokens with their numbers; of two with the same spelling or number, the last one counts.
+    ///
+    /// # Errors
+    /// Spellings of more than 4 GiB.
+    pub fn new<S: AsRef<str>>(
+        tokens: impl ExactSizeIterator<Item = (S, u32)>,
+    ) -> Result<Vocabulary, String> {
+        let mut vocabulary = Vocabulary {
+            tokens: Vec::with_capacity(tokens.len()),
+            by_spelling: HashTable::with_capacity(tokens.len()),
+            ..Vocabulary::default()
+        };
+        for (spelling, id) in tokens {
+            vocabulary.push(spelling.as_ref(), id)?;
+        }
+        let Vocabulary { tokens, by_id, .. } = &mut vocabulary;
+        by_id.extend(0..tokens.len() as u32);
+        // Stable: of equal numbers, the last stays last.
+        by_id.sort_by_key(|&place| tokens[place as usize].id);
+        Ok(vocabulary)
+    }
+
+    fn push(&mut self, spelling: &str, id: u32) -> Result<(), String> {
+        if let Some(place) = self.place(spelling) {
+            self.tokens[place as usize].id = id;
+            return Ok(());
+        }
+        let end = u32::try_from(self.text.len() + spelling.len());
+        let end = end.map_err(|_| "a vocabulary of more than 4 GiB".to_owned())?;
+        // No more places than bytes and one empty spelling.
+        let place = self.tokens.len() as u32;
+        self.text.push_str(spelling);
+        self.tokens.push(Token { id, end });
+        let (text, tokens, hasher) = (&self.text, &self.tokens, &self.hasher);
+        self.by_spelling
+            .insert_unique(hasher.hash_one(spelling), place, |&place| {
+                hasher.hash_one(spelled(text, tokens, place))
+            });
+        Ok(())
+    }
+
+    /// Adds a merge of the two tokens with these spellings; ranks decide which merge comes first.
+    ///
+    /// # Errors
+    /// What they make is not in the vocabulary.
+    pub fn push_merge(
+        &mut self,
+        left: &str,
+        right: &str,
+        rank: u32,
+        joined: &mut String,
+    ) -> Result<(), String> {
+        let place = self.joined(left, right, joined).ok_or_else(|| {
+            format!("the merge of {left:?} and {right:?} makes a token that the vocabulary lacks")
+        })?;
+        let cut = left.len() as u32;
+        let merge = Merge { place, cut };
+        let hasher = &self.hasher;
+        let entry = self.merges.entry(
+            hasher.hash_one(&merge),
+            |(other, _)| *other == merge,
+            |(merge, _)| hasher.hash_one(merge),
+        );
+        entry.insert((Merge { place, cut }, rank));
+        Ok(())
+    }
+
+    /// Room for so many merges.
+    pub fn reserve_merges(&mut self, merges: usize) {
+        let hasher = &self.hasher;
+        self.merges
+            .reserve(merges, |(merge, _)| hasher.hash_one(merge));
+    }
+
+    /// The rank of the merge of two tokens, and the place of what it makes; `joined` is room to
+    /// spell it.
+    pub fn merge(&self, left: u32, right: u32, joined: &mut String) -> Option<(u32, u32)> {
+        let left = self.spelling(left);
+        let place = self.joined(left, self.spelling(right), joined)?;
+        let cut = left.len() as u32;
+        let merge = Merge { place, cut };
+        let (_, rank) = self
+            .merges
+            .find(self.hasher.hash_one(&merge), |(other, _)| *other == merge)?;
+        Some((*rank, place))
+    }
+
+    fn joined(&self, left: &str, right: &str, joined: &mut String) -> Option<u32> {
+        joined.clear();
+        joined.push_str(left);
+        joined.push_str(right);
+        self.place(joined)
+    }
+
+    /// Where the token with this spelling stands.
+    pub fn place(&self, spelling: &str) -> Option<u32> {
+        let found = self
+            .by_spelling
+            .find(self.hasher.hash_one(spelling), |&place| {
+                self.spelling(place) == spelling
+            });
+        found.copied()
+    }
+
+    /// Where the token with this number stands.
+    pub fn place_of(&self, id: u32) -> Option<u32> {
+        let after = self.by_id.partition_point(|&place| self.id(place) <= id);
+        let &place = self.by_id.get(after.checked_sub(1)?)?;
+        (self.id(place) == id).then_some(place)
+    }
+
+    /// The number of the token at a place.
+    pub fn id(&self, place: u32) -> u32 {
+        self.tokens[place as usize].id
+    }
+
+    /// The spelling of the token at a place.
+    pub fn spelling(&self, place: u32) -> &str {
+        spelled(&self.text, &self.tokens, place)
+    }
+
+    /// How many tokens there are.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+fn spelled<'a>(text: &'a str, tokens: &[Token], place: u32) -> &'a str {
+    let place = place as usize;
+    let start = place.checked_sub(1).map_or(0, |before| tokens[before].end);
+    &text[start as usize..tokens[place].end as usize]
+}
