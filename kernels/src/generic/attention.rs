@@ -8,6 +8,7 @@ use super::lanes::{LANES, Lanes, load_part, map_lanes};
 use super::math;
 use crate::engine::AttentionShape;
 use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, Store};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Positions of a span.
@@ -17,8 +18,11 @@ pub(crate) const SPAN: usize = 512;
 /// enough for their scores and accumulators to stay in L1.
 pub(crate) const QUERIES: usize = 24;
 
-/// So few queries read the cache faster than it comes: the next chunk is asked for early.
+/// So few queries read the cache faster than it comes: what follows is asked for early.
 const FEW: usize = 3;
+
+/// How many positions early.
+const AHEAD: usize = 64;
 
 /// Some rows of queries and the head of keys and values that they look at.
 pub(crate) struct Queries<'a> {
@@ -381,7 +385,7 @@ impl<E: Element> Scores<'_, E> {
             for d in 0..head.head_dim {
                 if M <= FEW {
                     for b in 0..B {
-                        let ahead = keys.wrapping_add((b + CHUNK / KEY_BLOCK) * len + d * LANES);
+                        let ahead = keys.wrapping_add((b + AHEAD / KEY_BLOCK) * len + d * LANES);
                         L::prefetch(ahead.cast());
                     }
                 }
@@ -409,7 +413,8 @@ impl<E: Element> Scores<'_, E> {
 }
 
 /// Turns the scores of a chunk into weights relative to the largest score so far, and brings the
-/// state up to it. Positions outside `seen` get weight zero.
+/// state up to it. Positions outside `seen` get weight zero. Scores are in units of ln 2, so that
+/// powers of two do for exponentials.
 ///
 /// # Safety
 /// The ISA of `L`; whole vectors of weights.
@@ -430,38 +435,42 @@ unsafe fn online_softmax<L: Lanes>(
     };
     // SAFETY: the caller has the ISA; every vector is within the weights.
     unsafe {
-        let scale = L::splat(shape.scale);
+        let scale = match shape.softcap {
+            None => L::splat(shape.scale * LOG2_E),
+            Some(cap) => {
+                let scale = L::splat(shape.scale);
+                let cap = L::splat(cap);
+                map_lanes::<L>(
+                    weights,
+                    #[inline(always)]
+                    |score, _| math::tanh(score.mul(scale).div(cap)).mul(cap),
+                );
+                L::splat(LOG2_E)
+            }
+        };
         let mut largest = L::splat(f32::NEG_INFINITY);
         for (i, part) in weights.chunks_exact_mut(LANES).enumerate() {
-            let mut score = L::load(part.as_ptr()).mul(scale);
-            if let Some(cap) = shape.softcap {
-                let cap = L::splat(cap);
-                score = math::tanh(score.div(cap)).mul(cap);
-            }
-            score.store(part.as_mut_ptr());
             hide(part, i * LANES, &seen, f32::NEG_INFINITY);
-            largest = L::load(part.as_ptr()).max(largest);
+            largest = L::load(part.as_ptr()).mul(scale).max(largest);
         }
         let largest = largest.largest();
         let now = if largest > *before { largest } else { *before };
-        let shift = L::splat(now);
+        let shift = L::splat(-now);
         let mut total = L::splat(0.0);
         for (i, part) in weights.chunks_exact_mut(LANES).enumerate() {
-            math::exp(L::load(part.as_ptr()).sub(shift)).store(part.as_mut_ptr());
+            let score = L::load(part.as_ptr()).fma(scale, shift);
+            math::exp2(score).store(part.as_mut_ptr());
             hide(part, i * LANES, &seen, 0.0);
             total = total.add(L::load(part.as_ptr()));
         }
         if now > *before {
-            let mut factor = [0.0f32; LANES];
-            if *before > f32::NEG_INFINITY {
-                math::exp(L::splat(*before - now)).store(factor.as_mut_ptr());
-            }
+            let factor = scaled_by::<L>(*before, now);
             map_lanes::<L>(
                 accumulator,
                 #[inline(always)]
-                |x, _| x.mul(L::splat(factor[0])),
+                |x, _| x.mul(L::splat(factor)),
             );
-            *sum *= factor[0];
+            *sum *= factor;
             *before = now;
         }
         *sum += total.sum();
@@ -535,7 +544,7 @@ impl<E: Element> WeightedValues<'_, E> {
             });
             for position in 0..self.positions {
                 if M <= FEW {
-                    let ahead = values.wrapping_add((position + CHUNK) * width);
+                    let ahead = values.wrapping_add((position + AHEAD) * width);
                     L::prefetch(ahead.cast());
                 }
                 let values: [L; B] =
@@ -600,15 +609,16 @@ pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], step: usize, out: &mut [f
                 |x, i| L::load(part.as_ptr().add(i)).fma(L::splat(factor), x),
             );
         }
+        let inverse = 1.0 / sum;
         map_lanes::<L>(
             out,
             #[inline(always)]
-            |x, _| x.div(L::splat(sum)),
+            |x, _| x.mul(L::splat(inverse)),
         );
     }
 }
 
-/// `exp(own - largest)`
+/// 2 to the power of `own - largest`.
 ///
 /// # Safety
 /// The ISA of `L`.
@@ -619,7 +629,7 @@ unsafe fn scaled_by<L: Lanes>(own: f32, largest: f32) -> f32 {
     }
     let mut factor = [0.0f32; LANES];
     // SAFETY: the caller has the ISA.
-    unsafe { math::exp(L::splat(own - largest)).store(factor.as_mut_ptr()) };
+    unsafe { math::exp2(L::splat(own - largest)).store(factor.as_mut_ptr()) };
     factor[0]
 }
 

@@ -1,6 +1,6 @@
 //! Portable Rust: the reference that every ISA equals bit for bit.
 
-mod lanes;
+pub(crate) mod lanes;
 mod matmul;
 
 pub(crate) use matmul::MATMUL;

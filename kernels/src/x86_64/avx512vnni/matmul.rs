@@ -125,56 +125,57 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool, const S
     // the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
         let mut acc = start::<P, N>(out, stride);
-        for group in 0..block.groups {
+        for part in 0..block.groups * block.parts {
+            let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
                 *scale = halves(block.panel(first + p), group);
             }
-            for part in group * block.parts..(group + 1) * block.parts {
-                let mut sum = [[_mm512_setzero_si512(); N]; P];
-                if !MINIMUM {
-                    for n in 0..N {
-                        let offset = -8 * *block.x_sums.add(n * block.x_groups() + part);
-                        for sum in &mut sum {
-                            sum[n] = _mm512_set1_epi32(offset);
-                        }
+            let mut sum = [[_mm512_setzero_si512(); N]; P];
+            if !MINIMUM {
+                for n in 0..N {
+                    let offset = -8 * *block.x_sums.add(n * block.x_groups() + part);
+                    for sum in &mut sum {
+                        sum[n] = _mm512_set1_epi32(offset);
                     }
                 }
-                for line in 0..4 {
-                    let k = part * ACTIVATION_GROUP + line * 8;
-                    let mut codes = [_mm512_setzero_si512(); P];
-                    for (p, codes) in codes.iter_mut().enumerate() {
-                        let at = block.codes + (part * 4 + line) * LINE;
-                        let line = block.panel(first + p).add(at);
-                        if STREAMS {
-                            prefetch(line.wrapping_add(P * block.panel_bytes));
-                        }
-                        *codes = _mm512_loadu_si512(line.cast());
+            }
+            for line in 0..4 {
+                let k = part * ACTIVATION_GROUP + line * 8;
+                let mut codes = [_mm512_setzero_si512(); P];
+                for (p, codes) in codes.iter_mut().enumerate() {
+                    let at = block.codes + (part * 4 + line) * LINE;
+                    let line = block.panel(first + p).add(at);
+                    if STREAMS {
+                        prefetch(line.wrapping_add(P * block.panel_bytes));
                     }
-                    for n in 0..N {
-                        let x = four(block, n, k);
-                        for p in 0..P {
-                            let codes = _mm512_and_si512(codes[p], low);
-                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes, x);
-                        }
-                    }
-                    for n in 0..N {
-                        let x = four(block, n, k + 4);
-                        for p in 0..P {
-                            let codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes[p]), low);
-                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes, x);
-                        }
-                    }
+                    *codes = _mm512_loadu_si512(line.cast());
                 }
-                accumulate(block, part, &scale, &sum, &mut acc);
-                if MINIMUM {
+                for n in 0..N {
+                    let x = four(block, n, k);
                     for p in 0..P {
-                        let minimum = halves(block.panel(first + p).add(block.minimums), group);
-                        for n in 0..N {
-                            let at = n * block.x_groups() + part;
-                            let x = *block.x_scales.add(at) * *block.x_sums.add(at) as f32;
-                            acc[p][n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x), acc[p][n]);
-                        }
+                        let codes = _mm512_and_si512(codes[p], low);
+                        sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes, x);
+                    }
+                }
+                for n in 0..N {
+                    let x = four(block, n, k + 4);
+                    for p in 0..P {
+                        let codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes[p]), low);
+                        sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes, x);
+                    }
+                    if line == 3 {
+                        accumulate(block, part, n, &scale, &sum, &mut acc);
+                    }
+                }
+            }
+            if MINIMUM {
+                for p in 0..P {
+                    let minimum = halves(block.panel(first + p).add(block.minimums), group);
+                    for n in 0..N {
+                        let at = n * block.x_groups() + part;
+                        let x = *block.x_scales.add(at) * *block.x_sums.add(at) as f32;
+                        acc[p][n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x), acc[p][n]);
                     }
                 }
             }
@@ -236,38 +237,39 @@ unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
     // the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
         let mut acc = start::<P, N>(out, stride);
-        for group in 0..block.groups {
+        for part in 0..block.groups * block.parts {
+            let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
                 *scale = halves(block.panel(first + p), group);
             }
-            for part in group * block.parts..(group + 1) * block.parts {
-                let mut sum = [[_mm512_setzero_si512(); N]; P];
+            let mut sum = [[_mm512_setzero_si512(); N]; P];
+            for n in 0..N {
+                let offset = -128 * *block.x_sums.add(n * block.x_groups() + part);
+                for sum in &mut sum {
+                    sum[n] = _mm512_set1_epi32(offset);
+                }
+            }
+            for line in 0..8 {
+                let mut codes = [_mm512_setzero_si512(); P];
+                for (p, codes) in codes.iter_mut().enumerate() {
+                    let at = block.codes + (part * 8 + line) * LINE;
+                    let line = block.panel(first + p).add(at);
+                    if STREAMS {
+                        prefetch(line.wrapping_add(P * block.panel_bytes));
+                    }
+                    let signed = _mm512_loadu_si512(line.cast());
+                    *codes = _mm512_xor_si512(signed, top_bit);
+                }
                 for n in 0..N {
-                    let offset = -128 * *block.x_sums.add(n * block.x_groups() + part);
-                    for sum in &mut sum {
-                        sum[n] = _mm512_set1_epi32(offset);
+                    let x = four(block, n, part * ACTIVATION_GROUP + line * 4);
+                    for p in 0..P {
+                        sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes[p], x);
+                    }
+                    if line == 7 {
+                        accumulate(block, part, n, &scale, &sum, &mut acc);
                     }
                 }
-                for line in 0..8 {
-                    let mut codes = [_mm512_setzero_si512(); P];
-                    for (p, codes) in codes.iter_mut().enumerate() {
-                        let at = block.codes + (part * 8 + line) * LINE;
-                        let line = block.panel(first + p).add(at);
-                        if STREAMS {
-                            prefetch(line.wrapping_add(P * block.panel_bytes));
-                        }
-                        let signed = _mm512_loadu_si512(line.cast());
-                        *codes = _mm512_xor_si512(signed, top_bit);
-                    }
-                    for n in 0..N {
-                        let x = four(block, n, part * ACTIVATION_GROUP + line * 4);
-                        for p in 0..P {
-                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes[p], x);
-                        }
-                    }
-                }
-                accumulate(block, part, &scale, &sum, &mut acc);
             }
         }
         store(&acc, out, stride);
@@ -359,41 +361,42 @@ unsafe fn split_panels<
     // one of the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
         let mut acc = start::<P, N>(out, stride);
-        for group in 0..block.groups {
+        for part in 0..block.groups * block.parts {
+            let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
                 *scale = halves(block.panel(first + p), group);
             }
-            for part in group * block.parts..(group + 1) * block.parts {
-                let mut sum = [[_mm512_setzero_si512(); N]; P];
+            let mut sum = [[_mm512_setzero_si512(); N]; P];
+            for n in 0..N {
+                let zero = 1 << (bits - 1);
+                let offset = -zero * *block.x_sums.add(n * block.x_groups() + part);
+                for sum in &mut sum {
+                    sum[n] = _mm512_set1_epi32(offset);
+                }
+            }
+            for quad in 0..8 {
+                let mut codes = [_mm512_setzero_si512(); P];
+                for (p, codes) in codes.iter_mut().enumerate() {
+                    let at = block.codes + part * bits * LINE;
+                    let lines = block.panel(first + p).add(at);
+                    if STREAMS && quad < bits {
+                        prefetch(lines.wrapping_add(quad * LINE + P * block.panel_bytes));
+                    }
+                    let low = plane::<LOW>(lines, quad);
+                    let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
+                    let high = _mm512_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
+                    *codes = _mm512_or_si512(low, high);
+                }
                 for n in 0..N {
-                    let zero = 1 << (bits - 1);
-                    let offset = -zero * *block.x_sums.add(n * block.x_groups() + part);
-                    for sum in &mut sum {
-                        sum[n] = _mm512_set1_epi32(offset);
+                    let x = four(block, n, part * ACTIVATION_GROUP + quad * 4);
+                    for p in 0..P {
+                        sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes[p], x);
+                    }
+                    if quad == 7 {
+                        accumulate(block, part, n, &scale, &sum, &mut acc);
                     }
                 }
-                for quad in 0..8 {
-                    let mut codes = [_mm512_setzero_si512(); P];
-                    for (p, codes) in codes.iter_mut().enumerate() {
-                        let at = block.codes + part * bits * LINE;
-                        let lines = block.panel(first + p).add(at);
-                        if STREAMS && quad < bits {
-                            prefetch(lines.wrapping_add(quad * LINE + P * block.panel_bytes));
-                        }
-                        let low = plane::<LOW>(lines, quad);
-                        let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
-                        let high = _mm512_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
-                        *codes = _mm512_or_si512(low, high);
-                    }
-                    for n in 0..N {
-                        let x = four(block, n, part * ACTIVATION_GROUP + quad * 4);
-                        for p in 0..P {
-                            sum[p][n] = _mm512_dpbusd_epi32(sum[p][n], codes[p], x);
-                        }
-                    }
-                }
-                accumulate(block, part, &scale, &sum, &mut acc);
             }
         }
         store(&acc, out, stride);
@@ -443,26 +446,26 @@ unsafe fn four(block: &Block, n: usize, k: usize) -> __m512i {
     }
 }
 
-/// `acc = fma(scale_w · scale_x, sum, acc)`
+/// `acc = fma(scale_w · scale_x, sum, acc)` for token `n`: right after its last product, so that the
+/// products of the next token fill the pipes meanwhile.
 ///
 /// # Safety
-/// The block must have `N` tokens of more than `part` groups.
+/// The block must have `N` tokens of more than `part` groups, `n` among them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn accumulate<const P: usize, const N: usize>(
     block: &Block,
     part: usize,
+    n: usize,
     scale: &[__m512; P],
     sum: &[[__m512i; N]; P],
     acc: &mut [[__m512; N]; P],
 ) {
-    for n in 0..N {
-        // SAFETY: token `n` has a scale for each group.
-        let x = unsafe { *block.x_scales.add(n * block.x_groups() + part) };
-        for p in 0..P {
-            let scale = _mm512_mul_ps(scale[p], _mm512_set1_ps(x));
-            acc[p][n] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum[p][n]), acc[p][n]);
-        }
+    // SAFETY: token `n` has a scale for each group.
+    let x = unsafe { *block.x_scales.add(n * block.x_groups() + part) };
+    for p in 0..P {
+        let scale = _mm512_mul_ps(scale[p], _mm512_set1_ps(x));
+        acc[p][n] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum[p][n]), acc[p][n]);
     }
 }
 
