@@ -482,7 +482,7 @@ fn tokenizers_that_contradict_the_model_are_refused() {
     );
     refused(
         |file| file.set("tokenizer.ggml.merges", texts(&["a c"])),
-        &["tokenizer", "`c`"],
+        &["tokenizer", "\"ac\", which the vocabulary lacks"],
     );
     refused_value(
         "tokenizer.ggml.eos_token_id",

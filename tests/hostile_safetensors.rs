@@ -446,7 +446,7 @@ fn tokenizers_that_cannot_be_used_are_refused() {
     );
     changed(
         &|t| t["model"]["merges"] = json!([["a", "z"]]),
-        &["tokenizer", "`z`"],
+        &["tokenizer", "\"az\", which the vocabulary lacks"],
     );
     changed(&|t| t["model"]["type"] = json!("Surprise"), &["tokenizer"]);
     // What the tokenizers crate would panic on.

@@ -585,36 +585,33 @@ pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], step: usize, out: &mut [f
             largest
         }
     });
-    let mut parts = seen();
-    let Some(first) = parts.next() else {
+    if largest == f32::NEG_INFINITY {
         // No score was a number.
         out.fill(f32::NAN);
         return;
-    };
+    }
     // SAFETY: the caller has the ISA; an accumulator has `out.len()` floats, padded to 16.
     unsafe {
-        let factor = scaled_by::<L>(first[stride - 2], largest);
-        let mut sum = first[stride - 1] * factor;
-        map_lanes::<L>(
-            out,
-            #[inline(always)]
-            |_, i| L::load(first.as_ptr().add(i)).mul(L::splat(factor)),
-        );
-        for part in parts {
-            let factor = scaled_by::<L>(part[stride - 2], largest);
-            sum += part[stride - 1] * factor;
-            map_lanes::<L>(
-                out,
-                #[inline(always)]
-                |x, i| L::load(part.as_ptr().add(i)).fma(L::splat(factor), x),
-            );
-        }
+        let sum = seen().fold(0.0, |sum, part| {
+            sum + part[stride - 1] * scaled_by::<L>(part[stride - 2], largest)
+        });
         let inverse = 1.0 / sum;
-        map_lanes::<L>(
-            out,
-            #[inline(always)]
-            |x, _| x.mul(L::splat(inverse)),
-        );
+        for (index, part) in seen().enumerate() {
+            let factor = L::splat(scaled_by::<L>(part[stride - 2], largest) * inverse);
+            if index == 0 {
+                map_lanes::<L>(
+                    out,
+                    #[inline(always)]
+                    |_, i| L::load(part.as_ptr().add(i)).mul(factor),
+                );
+            } else {
+                map_lanes::<L>(
+                    out,
+                    #[inline(always)]
+                    |x, i| L::load(part.as_ptr().add(i)).fma(factor, x),
+                );
+            }
+        }
     }
 }
 

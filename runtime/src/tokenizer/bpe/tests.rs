@@ -77,7 +77,7 @@ fn merges_that_make_nothing_are_refused() {
     };
     assert!(read(json!(["a b"])).is_ok());
     let refused = |merges| read(merges).unwrap_err().to_string();
-    assert!(refused(json!(["b a"])).contains(r#"the merge of "b" and "a" makes a token"#));
+    assert!(refused(json!(["b a"])).contains(r#"the merge of "b" and "a" makes "ba", which"#));
     assert!(refused(json!(["a b c"])).contains(r#"the merge "a b c": expected two tokens"#));
     assert!(refused(json!(["ab"])).contains(r#"the merge "ab": expected two tokens"#));
     assert!(refused(json!([["a"]])).contains("a merge that is not of two tokens"));

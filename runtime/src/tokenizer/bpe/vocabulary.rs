@@ -84,7 +84,9 @@ impl Vocabulary {
         joined: &mut String,
     ) -> Result<(), String> {
         let place = self.joined(left, right, joined).ok_or_else(|| {
-            format!("the merge of {left:?} and {right:?} makes a token that the vocabulary lacks")
+            format!(
+                "the merge of {left:?} and {right:?} makes {joined:?}, which the vocabulary lacks"
+            )
         })?;
         let cut = left.len() as u32;
         let merge = Merge { place, cut };
