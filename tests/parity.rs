@@ -128,10 +128,21 @@ fn logits_are_the_same_bits() {
                     let case = format!("{name}, {kind}, {isa}, {threads} threads");
                     assert!(prefill(&model, &tokens) == expected, "prefill: {case}");
                     assert!(decode(&model, &tokens) == expected, "decode: {case}");
+                    assert!(expected.ends_with(&last(&model, &tokens)), "last: {case}");
                 }
             }
         }
     }
+}
+
+/// A prompt of several batches, of which the last token's logits alone are computed.
+#[test]
+fn the_last_logits_of_a_long_prompt_are_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = convert(&fixture("gemma3"), "q4", folder.path());
+    let some = prompts("gemma3").remove(0).tokens;
+    let tokens: Vec<u32> = some.into_iter().cycle().take(1100).collect();
+    assert!(prefill(&model, &tokens).ends_with(&last(&model, &tokens)));
 }
 
 /// A prompt, and the logits of its every position.
@@ -203,6 +214,13 @@ fn prefill(model: &Model, tokens: &[u32]) -> Vec<f32> {
     session.begin(tokens).unwrap();
     session.logits_of(0..tokens.len(), |_, logits| all.extend_from_slice(logits));
     all
+}
+
+/// Logits of the last position, all tokens at once.
+fn last(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let mut session = model.session(options(tokens)).unwrap();
+    session.prefill(tokens).unwrap();
+    session.logits().unwrap().to_vec()
 }
 
 /// Logits of every position, token by token.

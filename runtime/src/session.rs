@@ -125,13 +125,13 @@ impl<'m> Session<'m> {
 
     /// Runs what has not been run.
     fn evaluate(&mut self) {
-        let hidden = self.hidden.len();
         while self.evaluated < self.tokens.len() {
             let end = self.tokens.len().min(self.evaluated + BATCH);
             let tokens = &self.tokens[self.evaluated..end];
-            let states = self.decoder.forward(self.model, tokens, self.evaluated);
-            self.hidden
-                .copy_from_slice(&states[states.len() - hidden..]);
+            // Of all tokens, the last one's hidden state is asked for.
+            let wanted = usize::from(end == self.tokens.len());
+            let states = (self.decoder).forward(self.model, tokens, self.evaluated, wanted);
+            self.hidden[..states.len()].copy_from_slice(states);
             self.evaluated = end;
             self.fresh = false;
         }
@@ -177,7 +177,7 @@ impl<'m> Session<'m> {
         self.check(tokens)?;
         self.states.clear();
         for (index, batch) in tokens.chunks(BATCH).enumerate() {
-            let states = self.decoder.forward(self.model, batch, index * BATCH);
+            let states = (self.decoder).forward(self.model, batch, index * BATCH, batch.len());
             self.states.extend_from_slice(states);
         }
         Ok(())

@@ -459,9 +459,12 @@ unsafe fn online_softmax<L: Lanes>(
         let mut total = L::splat(0.0);
         for (i, part) in weights.chunks_exact_mut(LANES).enumerate() {
             let score = L::load(part.as_ptr()).fma(scale, shift);
-            math::exp2(score).store(part.as_mut_ptr());
-            hide(part, i * LANES, &seen, 0.0);
-            total = total.add(L::load(part.as_ptr()));
+            let mut weight = math::exp2(score);
+            weight.store(part.as_mut_ptr());
+            if hide(part, i * LANES, &seen, 0.0) {
+                weight = L::load(part.as_ptr());
+            }
+            total = total.add(weight);
         }
         if now > *before {
             let factor = scaled_by::<L>(*before, now);
@@ -477,16 +480,19 @@ unsafe fn online_softmax<L: Lanes>(
     }
 }
 
-/// Replaces what lies outside `seen` in a vector whose first lane is `first`.
+/// Replaces what lies outside `seen` in a vector whose first lane is `first`. Returns whether anything
+/// does.
 #[inline(always)]
-fn hide(part: &mut [f32], first: usize, seen: &Range<usize>, by: f32) {
-    if first < seen.start || first + LANES > seen.end {
+fn hide(part: &mut [f32], first: usize, seen: &Range<usize>, by: f32) -> bool {
+    let any = first < seen.start || first + LANES > seen.end;
+    if any {
         for (lane, x) in part.iter_mut().enumerate() {
             if !seen.contains(&(first + lane)) {
                 *x = by;
             }
         }
     }
+    any
 }
 
 /// Adds the weighted values of a chunk's first positions to the accumulators.

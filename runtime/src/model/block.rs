@@ -10,6 +10,7 @@ use crate::format::ModelFile;
 use crate::format::names::layer;
 use kinglet_kernels::HeadCaches;
 use kinglet_kernels::kv::KvLayer;
+use std::ops::Range;
 
 /// The weights of one block.
 pub struct Block {
@@ -124,7 +125,13 @@ impl Block {
         always.into_iter().chain(&self.gate)
     }
 
-    /// Runs the first `rows` rows of [`Scratch::x`] through the block.
+    /// What every row goes through, see [`Block::forward`].
+    pub fn keys_and_values(&self) -> [&Linear; 2] {
+        [&self.k, &self.v]
+    }
+
+    /// Runs the first `rows` rows of [`Scratch::x`] through the block: all of them give keys and values,
+    /// the last `wanted` of them the block's output, in their place.
     pub fn forward(
         &self,
         model: &Model,
@@ -132,10 +139,10 @@ impl Block {
         rope: Option<&RopeTable>,
         sight: Sight,
         scratch: &mut Scratch,
-        rows: usize,
+        (rows, wanted): (usize, usize),
     ) {
-        self.attention(model, layer, rope, sight, scratch, rows);
-        self.feed_forward(model, scratch, rows);
+        self.attention(model, layer, rope, sight, scratch, (rows, wanted));
+        self.feed_forward(model, scratch, rows - wanted..rows);
     }
 
     /// `x += attention(norm(x))`, or `x = norm(x + attention(x))`.
@@ -146,20 +153,27 @@ impl Block {
         rope: Option<&RopeTable>,
         sight: Sight,
         scratch: &mut Scratch,
-        rows: usize,
+        (rows, wanted): (usize, usize),
     ) {
         let (engine, file, config) = (&model.engine, &model.file, model.config());
+        let others = (rows - wanted) * config.hidden_size;
         let x = &mut scratch.x[..rows * config.hidden_size];
         let normed = &mut scratch.normed[..rows * config.hidden_size];
-        let q = &mut scratch.q[..rows * self.q.outputs()];
+        let q = &mut scratch.q[..wanted * self.q.outputs()];
         let k = &mut scratch.k[..rows * self.k.outputs()];
         let v = &mut scratch.v[..rows * self.v.outputs()];
         let attended = &mut scratch.attended[..q.len()];
         let inputs = &mut scratch.inputs;
 
         let input = self.input(model, &self.attn_norm, x, normed);
-        let projections = [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v)];
-        forward(engine, file, input, inputs, projections);
+        if wanted == rows {
+            let projections = [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v)];
+            forward(engine, file, input, inputs, projections);
+        } else {
+            let projections = [(&self.k, &mut *k), (&self.v, &mut *v)];
+            forward(engine, file, input, inputs, projections);
+            forward(engine, file, &input[others..], inputs, [(&self.q, &mut *q)]);
+        }
         if let Some((q_norm, k_norm)) = &self.qk_norms {
             q_norm.apply_in_place(engine, q);
             k_norm.apply_in_place(engine, k);
@@ -171,12 +185,14 @@ impl Block {
         match sight {
             Sight::Cache { cache, start } => {
                 engine.kv_append(cache, start, k, v);
+                let start = start + rows - wanted;
                 engine.attention(&shape, q, start, cache, attended);
             }
             Sight::Sequences { lengths, caches } => {
                 engine.attention_within(&shape, lengths, q, k, v, caches, attended);
             }
         }
+        let (x, normed) = (&mut x[others..], &mut normed[others..]);
         let output = [(&self.o, &mut *normed)];
         forward(engine, file, attended, inputs, output);
         if let Some(norm) = &self.attn_post_norm {
@@ -186,11 +202,12 @@ impl Block {
     }
 
     /// The same around `down(activation(gate(x)) · up(x))` or `down(activation(up(x)))`.
-    fn feed_forward(&self, model: &Model, scratch: &mut Scratch, rows: usize) {
+    fn feed_forward(&self, model: &Model, scratch: &mut Scratch, rows: Range<usize>) {
         let (engine, file, config) = (&model.engine, &model.file, model.config());
-        let x = &mut scratch.x[..rows * config.hidden_size];
-        let normed = &mut scratch.normed[..rows * config.hidden_size];
-        let up = &mut scratch.up[..rows * config.intermediate_size];
+        let hidden = config.hidden_size;
+        let x = &mut scratch.x[rows.start * hidden..rows.end * hidden];
+        let normed = &mut scratch.normed[..x.len()];
+        let up = &mut scratch.up[..rows.len() * config.intermediate_size];
         let inputs = &mut scratch.inputs;
         let activation = config.activation.into();
 
@@ -243,28 +260,28 @@ impl Block {
     }
 }
 
-/// Rotates queries and keys by their positions.
+/// Rotates queries and keys by their positions. The queries are those of the last rows.
 fn rotate(model: &Model, rope: &RopeTable, sight: &Sight, q: &mut [f32], k: &mut [f32]) {
     let (engine, config) = (&model.engine, model.config());
-    let (queries, keys) = (
-        config.heads * config.head_dim,
-        config.kv_heads * config.head_dim,
-    );
-    let total = q.len() / queries;
-    let mut rotate = |first: usize, rows: usize, start: usize| {
-        let (cos, sin) = rope.rows(start, rows);
-        let q = &mut q[first * queries..(first + rows) * queries];
-        engine.rope(q, config.heads, config.head_dim, cos, sin);
-        let k = &mut k[first * keys..(first + rows) * keys];
-        engine.rope(k, config.kv_heads, config.head_dim, cos, sin);
+    let rotate = |x: &mut [f32], heads: usize, start: usize| {
+        let (cos, sin) = rope.rows(start, x.len() / (heads * config.head_dim));
+        engine.rope(x, heads, config.head_dim, cos, sin);
     };
     match sight {
-        Sight::Cache { start, .. } => rotate(0, total, *start),
+        Sight::Cache { start, .. } => {
+            let rows = |x: &[f32], heads: usize| x.len() / (heads * config.head_dim);
+            let end = start + rows(k, config.kv_heads);
+            rotate(k, config.kv_heads, *start);
+            rotate(q, config.heads, end - rows(q, config.heads));
+        }
         Sight::Sequences { lengths, .. } => {
-            let mut first = 0;
-            for &rows in *lengths {
-                rotate(first, rows, 0);
-                first += rows;
+            for (x, heads) in [(q, config.heads), (k, config.kv_heads)] {
+                let mut rest = x;
+                for &rows in *lengths {
+                    let (own, others) = rest.split_at_mut(rows * heads * config.head_dim);
+                    rotate(own, heads, 0);
+                    rest = others;
+                }
             }
         }
     }

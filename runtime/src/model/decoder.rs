@@ -30,9 +30,15 @@ impl Decoder {
         }
     }
 
-    /// Runs `tokens` at positions `start..` and returns their hidden states after the final norm,
-    /// `[token][hidden_size]`.
-    pub fn forward(&mut self, model: &Model, tokens: &[u32], start: usize) -> &[f32] {
+    /// Runs `tokens` at positions `start..` and returns the hidden states of the last `wanted` of them
+    /// after the final norm, `[token][hidden_size]`. The last block computes only these.
+    pub fn forward(
+        &mut self,
+        model: &Model,
+        tokens: &[u32],
+        start: usize,
+        wanted: usize,
+    ) -> &[f32] {
         let config = model.config();
         let (hidden, scratch) = (config.hidden_size, &mut self.scratch);
         let x = &mut scratch.x[..tokens.len() * hidden];
@@ -42,16 +48,19 @@ impl Decoder {
                 x.iter_mut().for_each(|x| *x *= config.embedding_scale);
             }
         }
+        let rows = tokens.len();
         let blocks = model.blocks.iter().zip(&config.layers);
-        for ((block, layer), cache) in blocks.zip(&mut self.caches) {
+        for (index, ((block, layer), cache)) in blocks.zip(&mut self.caches).enumerate() {
             let rope = self.ropes.get(layer.rope);
             let sight = Sight::Cache { cache, start };
-            block.forward(model, layer, rope, sight, scratch, tokens.len());
+            let last = index + 1 == model.blocks.len();
+            let wanted = if last { wanted } else { rows };
+            block.forward(model, layer, rope, sight, scratch, (rows, wanted));
         }
-        let x = &scratch.x[..tokens.len() * hidden];
+        let x = &scratch.x[(rows - wanted) * hidden..rows * hidden];
         match &model.norm {
             Some(norm) => {
-                let normed = &mut scratch.normed[..tokens.len() * hidden];
+                let normed = &mut scratch.normed[..wanted * hidden];
                 norm.apply(&model.engine, x, normed);
                 normed
             }

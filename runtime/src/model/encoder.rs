@@ -52,7 +52,7 @@ impl EncoderMemory {
                 lengths: &lengths,
                 caches,
             };
-            block.forward(model, layer, rope, sight, scratch, rows);
+            block.forward(model, layer, rope, sight, scratch, (rows, rows));
         }
         let x = &mut scratch.x[..rows * config.hidden_size];
         if let Some(norm) = &model.norm {

@@ -147,10 +147,16 @@ impl Model {
             .sum()
     }
 
-    /// Multiply-accumulates with weights that a token of a prompt takes: those of the layers, since
-    /// only the last token needs the head.
+    /// Multiply-accumulates with weights that a token of a long prompt takes: only the last token needs
+    /// the head and, of the last block, more than keys and values.
     pub fn macs_per_token(&self) -> usize {
-        self.matrices().map(Linear::weights).sum()
+        let last = self.blocks.last().map(Block::keys_and_values);
+        let others = self.blocks[..self.blocks.len().saturating_sub(1)].iter();
+        let linears = others.flat_map(Block::linears);
+        linears
+            .chain(last.into_iter().flatten())
+            .map(Linear::weights)
+            .sum()
     }
 
     /// The matrices of all layers.
