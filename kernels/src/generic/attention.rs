@@ -453,8 +453,12 @@ unsafe fn online_softmax<L: Lanes>(
             hide(part, i * LANES, &seen, f32::NEG_INFINITY);
             largest = L::load(part.as_ptr()).mul(scale).max(largest);
         }
-        let largest = largest.largest();
-        let now = if largest > *before { largest } else { *before };
+        // Seldom after the first chunks, and a maximum across lanes takes long.
+        let now = if largest.exceeds(*before) {
+            largest.largest()
+        } else {
+            *before
+        };
         let shift = L::splat(-now);
         let mut total = L::splat(0.0);
         for (i, part) in weights.chunks_exact_mut(LANES).enumerate() {

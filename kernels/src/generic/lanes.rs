@@ -56,6 +56,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn sum(self) -> f32;
     /// Largest lane, by [`Lanes::max`] in the order of [`Lanes::sum`].
     unsafe fn largest(self) -> f32;
+    /// Whether any lane is above `b`.
+    unsafe fn exceeds(self, b: f32) -> bool;
 }
 
 /// Reads the first `len` floats, zeros behind them.

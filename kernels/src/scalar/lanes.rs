@@ -122,4 +122,9 @@ impl Lanes for Array {
     unsafe fn largest(self) -> f32 {
         self.tree(greater)
     }
+
+    #[inline(always)]
+    unsafe fn exceeds(self, b: f32) -> bool {
+        self.0.iter().any(|&x| x > b)
+    }
 }

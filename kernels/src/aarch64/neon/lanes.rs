@@ -223,4 +223,14 @@ impl Lanes for Quads {
     unsafe fn largest(self) -> f32 {
         self.tree(greater)
     }
+
+    #[inline(always)]
+    unsafe fn exceeds(self, b: f32) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let b = vdupq_n_f32(b);
+            let [a0, a1, a2, a3] = self.0.map(|a| vcgtq_f32(a, b));
+            vmaxvq_u32(vorrq_u32(vorrq_u32(a0, a1), vorrq_u32(a2, a3))) != 0
+        }
+    }
 }

@@ -159,4 +159,10 @@ impl Lanes for Zmm {
             super::super::ymm::largest(_mm256_max_ps(_mm512_castps512_ps256(self.0), high))
         }
     }
+
+    #[inline(always)]
+    unsafe fn exceeds(self, b: f32) -> bool {
+        // SAFETY: as above.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_set1_ps(b)) != 0 }
+    }
 }

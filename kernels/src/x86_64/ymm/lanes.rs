@@ -229,4 +229,14 @@ impl Lanes for Ymm {
         // SAFETY: as above.
         unsafe { largest(_mm256_max_ps(self.0, self.1)) }
     }
+
+    #[inline(always)]
+    unsafe fn exceeds(self, b: f32) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let b = _mm256_set1_ps(b);
+            let above = |x| _mm256_cmp_ps::<_CMP_GT_OQ>(x, b);
+            _mm256_movemask_ps(_mm256_or_ps(above(self.0), above(self.1))) != 0
+        }
+    }
 }
