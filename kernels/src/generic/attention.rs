@@ -19,7 +19,10 @@ pub(crate) const SPAN: usize = 512;
 pub(crate) const QUERIES: usize = 24;
 
 /// So few queries read the cache faster than it comes: what follows is asked for early.
-const FEW: usize = 3;
+const FEW: usize = 4;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// How many positions early.
 const AHEAD: usize = 64;
@@ -304,28 +307,44 @@ unsafe fn in_tiles<L: Lanes>(count: usize, work: &mut impl Tiled) {
     unsafe {
         while first < count {
             let rest = count - first;
-            first += match (L::WIDE, rest) {
-                (true, 6..) => {
+            first += match (rest, L::WIDE) {
+                (6.., true) => {
                     work.tile::<L, 6, 2>(first);
                     6
                 }
-                (false, 6..) => {
+                (6.., false) => {
                     work.tile::<L, 6, 1>(first);
                     6
                 }
-                (true, 3..) => {
-                    work.tile::<L, 3, 2>(first);
+                (4.., true) => {
+                    work.tile::<L, 4, 4>(first);
+                    4
+                }
+                (4.., false) => {
+                    work.tile::<L, 4, 1>(first);
+                    4
+                }
+                (3, true) => {
+                    work.tile::<L, 3, 4>(first);
                     3
                 }
-                (false, 3..) => {
+                (3, false) => {
                     work.tile::<L, 3, 1>(first);
                     3
                 }
-                (true, _) => {
+                (2, true) => {
+                    work.tile::<L, 2, 4>(first);
+                    2
+                }
+                (2, false) => {
+                    work.tile::<L, 2, 2>(first);
+                    2
+                }
+                (_, true) => {
                     work.tile::<L, 1, 4>(first);
                     1
                 }
-                (false, _) => {
+                (_, false) => {
                     work.tile::<L, 1, 2>(first);
                     1
                 }
@@ -383,7 +402,8 @@ impl<E: Element> Scores<'_, E> {
         unsafe {
             let mut sums = [[L::splat(0.0); B]; M];
             for d in 0..head.head_dim {
-                if M <= FEW {
+                // Once for each line.
+                if M <= FEW && (d * LANES * size_of::<E>()).is_multiple_of(LINE) {
                     for b in 0..B {
                         let ahead = keys.wrapping_add((b + AHEAD / KEY_BLOCK) * len + d * LANES);
                         L::prefetch(ahead.cast());
@@ -552,10 +572,13 @@ impl<E: Element> WeightedValues<'_, E> {
             let mut sums: [[L; B]; M] = std::array::from_fn(|m| {
                 std::array::from_fn(|b| L::load(out.add(m * stride + b * LANES)))
             });
+            let step = (LINE / (LANES * size_of::<E>())).max(1);
             for position in 0..self.positions {
                 if M <= FEW {
-                    let ahead = values.wrapping_add((position + AHEAD) * width);
-                    L::prefetch(ahead.cast());
+                    for b in (0..B).step_by(step) {
+                        let ahead = values.wrapping_add((position + AHEAD) * width + b * LANES);
+                        L::prefetch(ahead.cast());
+                    }
                 }
                 let values: [L; B] =
                     std::array::from_fn(|b| E::load::<L>(values.add(position * width + b * LANES)));
