@@ -2,6 +2,7 @@
 //! everywhere.
 
 use super::lanes::Lanes;
+use std::f32::consts::LN_2;
 
 /// `exp(x)`, relative error below 2e-7 for -87 < x < 88, clamped to the ends of that range.
 ///
@@ -44,9 +45,10 @@ pub(crate) unsafe fn exp2<L: Lanes>(x: L) -> L {
         let x = x.max(L::splat(-126.0));
         let n = x.round();
         let r = x.sub(n);
-        // Minimax of (2^r - 1) / r on -0.5..=0.5, weighted by r / 2^r.
-        let mut p = L::splat(1.326_472_7e-3);
-        for c in [9.671_513e-3, 5.550_733_6e-2, 0.240_222_42, 0.693_147, 1.0] {
+        // The first two terms of the series, then coefficients for the least largest relative error on
+        // -0.5..=0.5.
+        let mut p = L::splat(1.330_060_5e-3);
+        for c in [9.669_691e-3, 5.550_558_5e-2, 0.240_222_83, LN_2, 1.0] {
             p = p.fma(r, L::splat(c));
         }
         p.mul(n.exp2_integer())
