@@ -309,3 +309,20 @@ fn cache_sizes_count_padding_and_scales() {
     assert_eq!("q8".parse(), Ok(KvKind::Q8));
     assert!("q4".parse::<KvKind>().is_err());
 }
+
+/// Scores whose rounding is larger than the range of exponentials: weights stay between 0 and 1.
+#[test]
+fn enormous_scores_give_averages_and_the_same_bits() {
+    for size in [1e12f32, 1e20] {
+        let mut case = Case::new(shape(4, 2, 24), 200);
+        case.queries.iter_mut().for_each(|x| *x *= size);
+        let expected = case.run(Isa::Scalar, 1, KvKind::F32, 0, 200);
+        let most = case.values.iter().fold(0f32, |most, x| most.max(x.abs()));
+        // An average is rounded, by far less than 1 in 1000.
+        assert!(expected.iter().all(|x| x.abs() <= most * 1.001), "{size}");
+        for isa in Isa::available() {
+            let found = case.run(isa, 2, KvKind::F32, 0, 200);
+            assert_eq!(bits(&found), bits(&expected), "{isa}, {size}");
+        }
+    }
+}

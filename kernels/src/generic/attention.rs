@@ -104,7 +104,7 @@ pub(crate) fn visible(shape: &AttentionShape, position: usize) -> Range<usize> {
     from..position + 1
 }
 
-/// Floats of a partial result: the accumulator, the largest score, the sum of exponentials.
+/// Floats of a partial result: the accumulator, the largest score, the sum of powers of two.
 pub(crate) fn partial_len(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES) + 2
 }
@@ -433,8 +433,8 @@ impl<E: Element> Scores<'_, E> {
 }
 
 /// Turns the scores of a chunk into weights relative to the largest score so far, and brings the
-/// state up to it. Positions outside `seen` get weight zero. Scores are in units of ln 2, so that
-/// powers of two do for exponentials.
+/// state up to it. Positions outside `seen` get weight zero. The largest score of a state is in units of
+/// ln 2, so that powers of two do for exponentials.
 ///
 /// # Safety
 /// The ISA of `L`; whole vectors of weights.
@@ -572,12 +572,14 @@ impl<E: Element> WeightedValues<'_, E> {
             let mut sums: [[L; B]; M] = std::array::from_fn(|m| {
                 std::array::from_fn(|b| L::load(out.add(m * stride + b * LANES)))
             });
-            let step = (LINE / (LANES * size_of::<E>())).max(1);
             for position in 0..self.positions {
                 if M <= FEW {
-                    for b in (0..B).step_by(step) {
-                        let ahead = values.wrapping_add((position + AHEAD) * width + b * LANES);
-                        L::prefetch(ahead.cast());
+                    for b in 0..B {
+                        // Once for each line.
+                        if ((d + b * LANES) * size_of::<E>()).is_multiple_of(LINE) {
+                            let at = (position + AHEAD) * width + b * LANES;
+                            L::prefetch(values.wrapping_add(at).cast());
+                        }
                     }
                 }
                 let values: [L; B] =

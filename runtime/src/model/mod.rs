@@ -147,8 +147,8 @@ impl Model {
             .sum()
     }
 
-    /// Multiply-accumulates with weights that a token of a long prompt takes: only the last token needs
-    /// the head and, of the last block, more than keys and values.
+    /// Multiply-accumulates with weights that a token of a decoder's long prompt takes: only the last
+    /// token needs the head and, of the last block, more than keys and values.
     pub fn macs_per_token(&self) -> usize {
         let last = self.blocks.last().map(Block::keys_and_values);
         let others = self.blocks[..self.blocks.len().saturating_sub(1)].iter();

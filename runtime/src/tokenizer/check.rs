@@ -3,6 +3,7 @@
 
 use super::charsmap;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// The parts that are looked at; the vocabulary is skipped over.
@@ -24,6 +25,8 @@ struct Model {
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
     dropout: Option<f32>,
+    /// Only BPE has them; older files do not name their kind.
+    merges: Option<IgnoredAny>,
 }
 
 /// Which kind of model cuts words into tokens.
@@ -42,7 +45,8 @@ pub enum Kind {
 impl Model {
     fn kind(&self) -> Kind {
         let suffix = self.end_of_word_suffix.as_deref().unwrap_or_default();
-        match self.kind.as_deref() {
+        let named = self.kind.as_deref();
+        match named.or(self.merges.map(|_| "BPE")) {
             Some("BPE") if suffix.is_empty() && self.dropout.unwrap_or(0.0) == 0.0 => Kind::Bpe,
             Some("BPE") => Kind::BpeVariant,
             Some("WordPiece") => Kind::WordPiece,

@@ -162,3 +162,27 @@ fn parts_make_the_whole_tokenizer() {
         }
     }
 }
+
+#[test]
+fn the_kind_of_a_tokenizer_is_found() {
+    let kind = |model: serde_json::Value| {
+        check::outline(serde_json::json!({"model": model}).to_string().as_bytes()).unwrap()
+    };
+    let merges: [&str; 0] = [];
+    let bpe = serde_json::json!({"type": "BPE", "vocab": {}, "merges": merges});
+    let with = |key: &str, value: serde_json::Value| {
+        let mut model = bpe.clone();
+        model[key] = value;
+        kind(model)
+    };
+    assert_eq!(kind(bpe.clone()), check::Kind::Bpe);
+    assert_eq!(with("type", serde_json::Value::Null), check::Kind::Bpe);
+    assert_eq!(with("dropout", 0.0.into()), check::Kind::Bpe);
+    assert_eq!(with("dropout", 0.1.into()), check::Kind::BpeVariant);
+    assert_eq!(with("end_of_word_suffix", "".into()), check::Kind::Bpe);
+    assert_eq!(
+        with("end_of_word_suffix", "</w>".into()),
+        check::Kind::BpeVariant
+    );
+    assert_eq!(kind(serde_json::json!({"vocab": {}})), check::Kind::Other);
+}

@@ -40,27 +40,28 @@ impl Bpe {
     /// The tokens of a word's characters, before any merge.
     fn characters(&self, word: &str) -> Result<Vec<Symbol>, String> {
         let mut symbols: Vec<Symbol> = Vec::with_capacity(word.len());
-        let mut growing = false;
+        // An unknown token waits for others to fuse with, behind bytes too, as in the crate.
+        let mut pending: Option<Symbol> = None;
         for character in word.split_inclusive(|_: char| true) {
             let len = character.len();
-            let was_growing = std::mem::take(&mut growing);
             if let Some(place) = self.vocabulary.place(character) {
+                symbols.extend(pending.take());
                 symbols.push(Symbol::new(place, len));
             } else if let Some(bytes) = self.bytes_of(character) {
                 symbols.extend(bytes.into_iter().map(|place| Symbol::new(place, 1)));
             } else if let Some(unknown) = &self.unknown {
-                growing = true;
-                match symbols.last_mut() {
-                    Some(last) if was_growing && self.fuse_unknown => last.len += len,
+                match &mut pending {
+                    Some(pending) if self.fuse_unknown => pending.len += len,
                     _ => {
                         let place = self.vocabulary.place(unknown).ok_or_else(|| {
                             format!("the vocabulary lacks its unk_token {unknown:?}")
                         })?;
-                        symbols.push(Symbol::new(place, len));
+                        symbols.extend(pending.replace(Symbol::new(place, len)));
                     }
                 }
             }
         }
+        symbols.extend(pending);
         for at in 1..symbols.len() {
             symbols[at - 1].after = at;
             symbols[at].before = at - 1;
@@ -93,8 +94,9 @@ impl Bpe {
             .collect();
         while let Some(Reverse((_, left, place))) = queue.pop() {
             // Either symbol may have become part of another since.
-            let current = merge_at(symbols, left).filter(|_| symbols[left].len > 0);
-            if current.is_none_or(|(_, current)| current != place) {
+            if symbols[left].len == 0
+                || merge_at(symbols, left).is_none_or(|(_, current)| current != place)
+            {
                 continue;
             }
             let right = symbols[left].after;
@@ -125,6 +127,9 @@ impl Bpe {
             let spelling = self.vocabulary.spelling(place).to_owned();
             Token::new(self.vocabulary.id(place), spelling, (start, start + len))
         };
+        if word.is_empty() {
+            return Ok(vec![]);
+        }
         if self.whole_words
             && let Some(place) = self.vocabulary.place(word)
         {

@@ -39,6 +39,10 @@ fn vocabulary(tokens: Vec<(Text, u32)>, merges: &[Pair]) -> Result<Vocabulary, S
     let mut vocabulary = Vocabulary::new(tokens.into_iter().map(|(text, id)| (text.0, id)))?;
     vocabulary.reserve_merges(merges.len());
     let mut joined = String::new();
+    // The first line of a `merges.txt` may have come along.
+    let merges = merges
+        .iter()
+        .filter(|Pair(left, _)| !left.0.starts_with("#version"));
     for (rank, Pair(left, right)) in (0..).zip(merges) {
         vocabulary.push_merge(&left.0, &right.0, rank, &mut joined)?;
     }

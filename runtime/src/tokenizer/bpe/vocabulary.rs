@@ -72,7 +72,8 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// Adds a merge of the two tokens with these spellings; ranks decide which merge comes first.
+    /// Adds a merge of the two tokens with these spellings; ranks decide which merge comes first. Parts
+    /// that are no tokens are never merged.
     ///
     /// # Errors
     /// What they make is not in the vocabulary.
