@@ -54,7 +54,8 @@ pub fn write(
         Some((_, bytes)) => wanted.of_size(8.0 * bytes as f64 / parameters as f64),
         None => wanted,
     };
-    let awq = recipe.awq(&likely) && (recipe.passes.awq.is_some() || !is_encoder(checkpoint));
+    let is_encoder = checkpoint.config.encoder.is_some();
+    let awq = recipe.awq(&likely) && (recipe.passes.awq.is_some() || !is_encoder);
     if awq {
         recipe.passes.awq = Some(true);
     }
@@ -141,10 +142,6 @@ pub fn write(
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })
-}
-
-fn is_encoder(checkpoint: &Checkpoint) -> bool {
-    checkpoint.config.encoder.is_some()
 }
 
 /// Bytes of a file of these kinds, at most.

@@ -146,9 +146,7 @@ impl Kinds {
             _ => self.layers,
         }
     }
-}
 
-impl Kinds {
     /// What most layers of a file with so many bits per weight will have: the widest kind that fits.
     pub fn of_size(self, bits_per_weight: f64) -> Kinds {
         let wide = Kind::quantized().filter(|kind| {

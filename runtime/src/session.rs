@@ -130,7 +130,9 @@ impl<'m> Session<'m> {
             let tokens = &self.tokens[self.evaluated..end];
             // Of all tokens, the last one's hidden state is asked for.
             let wanted = usize::from(end == self.tokens.len());
-            let states = (self.decoder).forward(self.model, tokens, self.evaluated, wanted);
+            let states = self
+                .decoder
+                .forward(self.model, tokens, self.evaluated, wanted);
             self.hidden[..states.len()].copy_from_slice(states);
             self.evaluated = end;
             self.fresh = false;
@@ -177,7 +179,9 @@ impl<'m> Session<'m> {
         self.check(tokens)?;
         self.states.clear();
         for (index, batch) in tokens.chunks(BATCH).enumerate() {
-            let states = (self.decoder).forward(self.model, batch, index * BATCH, batch.len());
+            let states = self
+                .decoder
+                .forward(self.model, batch, index * BATCH, batch.len());
             self.states.extend_from_slice(states);
         }
         Ok(())

@@ -307,50 +307,36 @@ unsafe fn in_tiles<L: Lanes>(count: usize, work: &mut impl Tiled) {
     unsafe {
         while first < count {
             let rest = count - first;
-            first += match (rest, L::WIDE) {
-                (6.., true) => {
-                    work.tile::<L, 6, 2>(first);
-                    6
-                }
-                (6.., false) => {
-                    work.tile::<L, 6, 1>(first);
-                    6
-                }
-                (4.., true) => {
-                    work.tile::<L, 4, 4>(first);
-                    4
-                }
-                (4.., false) => {
-                    work.tile::<L, 4, 1>(first);
-                    4
-                }
-                (3, true) => {
-                    work.tile::<L, 3, 4>(first);
-                    3
-                }
-                (3, false) => {
-                    work.tile::<L, 3, 1>(first);
-                    3
-                }
-                (2, true) => {
-                    work.tile::<L, 2, 4>(first);
-                    2
-                }
-                (2, false) => {
-                    work.tile::<L, 2, 2>(first);
-                    2
-                }
-                (_, true) => {
-                    work.tile::<L, 1, 4>(first);
-                    1
-                }
-                (_, false) => {
-                    work.tile::<L, 1, 2>(first);
-                    1
-                }
+            first += match rest {
+                6.. => tile::<L, 6, 2, 1>(work, first),
+                4.. => tile::<L, 4, 4, 1>(work, first),
+                3 => tile::<L, 3, 4, 1>(work, first),
+                2 => tile::<L, 2, 4, 2>(work, first),
+                _ => tile::<L, 1, 4, 2>(work, first),
             };
         }
     }
+}
+
+/// One tile of `M` queries, `WIDE` shared vectors at a time where registers are wide, else `NARROW`.
+/// Returns `M`.
+///
+/// # Safety
+/// As [`Tiled::tile`].
+#[inline(always)]
+unsafe fn tile<L: Lanes, const M: usize, const WIDE: usize, const NARROW: usize>(
+    work: &mut impl Tiled,
+    first: usize,
+) -> usize {
+    // SAFETY: the caller's promises.
+    unsafe {
+        if L::WIDE {
+            work.tile::<L, M, WIDE>(first);
+        } else {
+            work.tile::<L, M, NARROW>(first);
+        }
+    }
+    M
 }
 
 /// Dot products of queries with the keys of a chunk's first blocks.

@@ -263,13 +263,13 @@ impl Block {
 /// Rotates queries and keys by their positions. The queries are those of the last rows.
 fn rotate(model: &Model, rope: &RopeTable, sight: &Sight, q: &mut [f32], k: &mut [f32]) {
     let (engine, config) = (&model.engine, model.config());
+    let rows = |x: &[f32], heads: usize| x.len() / (heads * config.head_dim);
     let rotate = |x: &mut [f32], heads: usize, start: usize| {
-        let (cos, sin) = rope.rows(start, x.len() / (heads * config.head_dim));
+        let (cos, sin) = rope.rows(start, rows(x, heads));
         engine.rope(x, heads, config.head_dim, cos, sin);
     };
     match sight {
         Sight::Cache { start, .. } => {
-            let rows = |x: &[f32], heads: usize| x.len() / (heads * config.head_dim);
             let end = start + rows(k, config.kv_heads);
             rotate(k, config.kv_heads, *start);
             rotate(q, config.heads, end - rows(q, config.heads));

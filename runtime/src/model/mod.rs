@@ -150,11 +150,12 @@ impl Model {
     /// Multiply-accumulates with weights that a token of a decoder's long prompt takes: only the last
     /// token needs the head and, of the last block, more than keys and values.
     pub fn macs_per_token(&self) -> usize {
-        let last = self.blocks.last().map(Block::keys_and_values);
-        let others = self.blocks[..self.blocks.len().saturating_sub(1)].iter();
-        let linears = others.flat_map(Block::linears);
-        linears
-            .chain(last.into_iter().flatten())
+        let Some((last, others)) = self.blocks.split_last() else {
+            return 0;
+        };
+        let others = others.iter().flat_map(Block::linears);
+        others
+            .chain(last.keys_and_values())
             .map(Linear::weights)
             .sum()
     }

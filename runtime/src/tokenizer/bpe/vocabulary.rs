@@ -1,5 +1,6 @@
 //! Tokens by their spelling and by their number, and the merges between them.
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
@@ -24,7 +25,7 @@ struct Token {
 }
 
 /// What two tokens make: their spellings joined, which is a token, and where the second begins.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Merge {
     place: u32,
     cut: u32,
@@ -54,21 +55,23 @@ impl Vocabulary {
     }
 
     fn push(&mut self, spelling: &str, id: u32) -> Result<(), String> {
-        if let Some(place) = self.place(spelling) {
-            self.tokens[place as usize].id = id;
-            return Ok(());
-        }
-        let end = u32::try_from(self.text.len() + spelling.len());
-        let end = end.map_err(|_| "a vocabulary of more than 4 GiB".to_owned())?;
-        // No more places than bytes and one empty spelling.
-        let place = self.tokens.len() as u32;
-        self.text.push_str(spelling);
-        self.tokens.push(Token { id, end });
         let (text, tokens, hasher) = (&self.text, &self.tokens, &self.hasher);
-        self.by_spelling
-            .insert_unique(hasher.hash_one(spelling), place, |&place| {
-                hasher.hash_one(spelled(text, tokens, place))
-            });
+        let entry = self.by_spelling.entry(
+            hasher.hash_one(spelling),
+            |&place| spelled(text, tokens, place) == spelling,
+            |&place| hasher.hash_one(spelled(text, tokens, place)),
+        );
+        match entry {
+            Entry::Occupied(known) => self.tokens[*known.get() as usize].id = id,
+            Entry::Vacant(new) => {
+                let end = u32::try_from(self.text.len() + spelling.len());
+                let end = end.map_err(|_| "a vocabulary of more than 4 GiB".to_owned())?;
+                // No more places than bytes and one empty spelling.
+                new.insert(self.tokens.len() as u32);
+                self.text.push_str(spelling);
+                self.tokens.push(Token { id, end });
+            }
+        }
         Ok(())
     }
 
@@ -84,20 +87,18 @@ impl Vocabulary {
         rank: u32,
         joined: &mut String,
     ) -> Result<(), String> {
-        let place = self.joined(left, right, joined).ok_or_else(|| {
+        let merge = self.merge_of(left, right, joined).ok_or_else(|| {
             format!(
                 "the merge of {left:?} and {right:?} makes {joined:?}, which the vocabulary lacks"
             )
         })?;
-        let cut = left.len() as u32;
-        let merge = Merge { place, cut };
         let hasher = &self.hasher;
         let entry = self.merges.entry(
-            hasher.hash_one(&merge),
+            hasher.hash_one(merge),
             |(other, _)| *other == merge,
             |(merge, _)| hasher.hash_one(merge),
         );
-        entry.insert((Merge { place, cut }, rank));
+        entry.insert((merge, rank));
         Ok(())
     }
 
@@ -111,21 +112,21 @@ impl Vocabulary {
     /// The rank of the merge of two tokens, and the place of what it makes; `joined` is room to
     /// spell it.
     pub fn merge(&self, left: u32, right: u32, joined: &mut String) -> Option<(u32, u32)> {
-        let left = self.spelling(left);
-        let place = self.joined(left, self.spelling(right), joined)?;
-        let cut = left.len() as u32;
-        let merge = Merge { place, cut };
+        let merge = self.merge_of(self.spelling(left), self.spelling(right), joined)?;
         let (_, rank) = self
             .merges
-            .find(self.hasher.hash_one(&merge), |(other, _)| *other == merge)?;
-        Some((*rank, place))
+            .find(self.hasher.hash_one(merge), |(other, _)| *other == merge)?;
+        Some((*rank, merge.place))
     }
 
-    fn joined(&self, left: &str, right: &str, joined: &mut String) -> Option<u32> {
+    /// What two spellings make, if that is a token.
+    fn merge_of(&self, left: &str, right: &str, joined: &mut String) -> Option<Merge> {
         joined.clear();
         joined.push_str(left);
         joined.push_str(right);
-        self.place(joined)
+        let place = self.place(joined)?;
+        let cut = left.len() as u32;
+        Some(Merge { place, cut })
     }
 
     /// Where the token with this spelling stands.
