@@ -1,13 +1,20 @@
 //! The key/value cache of one layer, in the layout that attention reads.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
 use std::str::FromStr;
 
 /// Positions of a block of keys: one lane each.
 pub(crate) const KEY_BLOCK: usize = 16;
 
+/// Elements of an INT8 cache that lie together, of which one step of a dot product is made.
+pub(crate) const FOUR: usize = 4;
+
 /// Positions that attention takes at once; capacities are padded to it.
 pub(crate) const CHUNK: usize = 64;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -37,7 +44,7 @@ impl KvKind {
         } else {
             0
         };
-        let per_position = head_dim
+        let per_position = padded_key(self, head_dim)?
             .checked_add(padded(head_dim)?)?
             .checked_mul(element)?
             .checked_add(scales)?;
@@ -76,8 +83,16 @@ impl FromStr for KvKind {
 }
 
 /// `head_dim` padded to whole vectors of 16 lanes.
-pub(crate) fn padded(head_dim: usize) -> Option<usize> {
+fn padded(head_dim: usize) -> Option<usize> {
     head_dim.checked_next_multiple_of(16)
+}
+
+/// Dimensions that the key of one position takes up.
+fn padded_key(kind: KvKind, head_dim: usize) -> Option<usize> {
+    match kind {
+        KvKind::F32 | KvKind::F16 => Some(head_dim),
+        KvKind::Q8 => head_dim.checked_next_multiple_of(FOUR),
+    }
 }
 
 /// Keys and values of one layer.
@@ -85,10 +100,16 @@ pub(crate) fn padded(head_dim: usize) -> Option<usize> {
 /// Keys lie in blocks of 16 positions, `[kv_head][position / 16][dimension][position % 16]`, so that
 /// scores of 16 positions build up in the lanes of a vector; values lie in rows,
 /// `[kv_head][position][dimension padded to 16]`, so that their weighted sum does. Neither needs a
-/// sum across lanes.
+/// sum across lanes. As INT8, four of the elements that a sum takes lie together, as integer dot
+/// products want them: keys `[kv_head][position / 16][dimension / 4][position % 16][dimension % 4]`,
+/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`.
 pub struct KvLayer {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
+    /// Dimensions that a key takes up.
+    pub(crate) key_width: usize,
+    /// Dimensions that a value takes up.
+    pub(crate) value_width: usize,
     /// A multiple of [`CHUNK`].
     pub(crate) padded_capacity: usize,
     capacity: usize,
@@ -98,19 +119,53 @@ pub struct KvLayer {
 /// Memory of a cache.
 pub(crate) enum Store {
     F32 {
-        keys: Vec<f32>,
-        values: Vec<f32>,
+        keys: Lines<f32>,
+        values: Lines<f32>,
     },
     F16 {
-        keys: Vec<u16>,
-        values: Vec<u16>,
+        keys: Lines<u16>,
+        values: Lines<u16>,
     },
-    Q8 {
-        keys: Vec<i8>,
-        values: Vec<i8>,
-        key_scales: Vec<f32>,
-        value_scales: Vec<f32>,
-    },
+    Q8(Int8Store),
+}
+
+/// INT8 codes, and a scale for each position and head.
+pub(crate) struct Int8Store {
+    pub keys: Lines<i8>,
+    pub values: Lines<i8>,
+    pub key_scales: Vec<f32>,
+    pub value_scales: Vec<f32>,
+}
+
+/// Elements from the start of a cache line on, so that a vector is within one. Not by the alignment
+/// of an allocation: zeroed memory comes untouched from the system only with the ordinary one.
+pub(crate) struct Lines<T> {
+    memory: Vec<T>,
+    start: usize,
+}
+
+impl<T: Clone + Default> Lines<T> {
+    fn zeroed(len: usize) -> Lines<T> {
+        let memory = vec![T::default(); len + LINE / size_of::<T>()];
+        let start = memory.as_ptr().align_offset(LINE);
+        Lines { memory, start }
+    }
+}
+
+impl<T> Deref for Lines<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        &self.memory[self.start..]
+    }
+}
+
+impl<T> DerefMut for Lines<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..]
+    }
 }
 
 impl KvLayer {
@@ -129,28 +184,32 @@ impl KvLayer {
             "a KV cache beyond memory"
         );
         let positions = capacity.next_multiple_of(CHUNK);
-        let keys = kv_heads * positions * head_dim;
-        let values = kv_heads * positions * head_dim.next_multiple_of(16);
+        let widths = padded_key(kind, head_dim).zip(padded(head_dim));
+        let (key_width, value_width) = widths.expect("counted above");
+        let keys = kv_heads * positions * key_width;
+        let values = kv_heads * positions * value_width;
         let scales = kv_heads * positions;
         let store = match kind {
             KvKind::F32 => Store::F32 {
-                keys: vec![0.0; keys],
-                values: vec![0.0; values],
+                keys: Lines::zeroed(keys),
+                values: Lines::zeroed(values),
             },
             KvKind::F16 => Store::F16 {
-                keys: vec![0; keys],
-                values: vec![0; values],
+                keys: Lines::zeroed(keys),
+                values: Lines::zeroed(values),
             },
-            KvKind::Q8 => Store::Q8 {
-                keys: vec![0; keys],
-                values: vec![0; values],
+            KvKind::Q8 => Store::Q8(Int8Store {
+                keys: Lines::zeroed(keys),
+                values: Lines::zeroed(values),
                 key_scales: vec![0.0; scales],
                 value_scales: vec![0.0; scales],
-            },
+            }),
         };
         KvLayer {
             kv_heads,
             head_dim,
+            key_width,
+            value_width,
             padded_capacity: positions,
             capacity,
             store,
@@ -162,16 +221,20 @@ impl KvLayer {
         self.capacity
     }
 
-    /// Where a position's key starts; its dimensions are [`KEY_BLOCK`] apart.
-    #[inline(always)]
-    pub(crate) fn key_at(&self, kv_head: usize, position: usize) -> usize {
-        let block = kv_head * (self.padded_capacity / KEY_BLOCK) + position / KEY_BLOCK;
-        block * self.head_dim * KEY_BLOCK + position % KEY_BLOCK
+    /// The keys of one head.
+    pub(crate) fn keys_of(&self, kv_head: usize) -> Range<usize> {
+        let len = self.padded_capacity * self.key_width;
+        kv_head * len..(kv_head + 1) * len
     }
 
-    /// Where a position's value starts.
-    #[inline(always)]
-    pub(crate) fn value_at(&self, kv_head: usize, position: usize) -> usize {
-        (kv_head * self.padded_capacity + position) * self.head_dim.next_multiple_of(16)
+    /// The values of one head.
+    pub(crate) fn values_of(&self, kv_head: usize) -> Range<usize> {
+        let len = self.padded_capacity * self.value_width;
+        kv_head * len..(kv_head + 1) * len
+    }
+
+    /// The scales of one head's keys, or of its values.
+    pub(crate) fn scales_of(&self, kv_head: usize) -> Range<usize> {
+        kv_head * self.padded_capacity..(kv_head + 1) * self.padded_capacity
     }
 }

@@ -195,6 +195,7 @@ fn head_sizes_and_groups() {
         (8, 1, 80),
         (2, 2, 96),
         (4, 1, 256),
+        (1, 1, 512),
         (30, 1, 16),
     ] {
         check(&Case::new(shape(heads, kv_heads, head_dim), 70), 60);
@@ -310,19 +311,56 @@ fn cache_sizes_count_padding_and_scales() {
     assert!("q4".parse::<KvKind>().is_err());
 }
 
+/// Every code of an INT8 cache at an end of its range, and so is every digit of queries and weights.
+#[test]
+fn codes_at_the_ends_of_their_range() {
+    for (heads, head_dim) in [(1, 256), (3, 64), (6, 24), (1, 1200)] {
+        let mut case = Case::new(shape(heads, 1, head_dim), 150);
+        for (sign, x) in [1.0, -1.0, -1.0].iter().cycle().zip(&mut case.keys) {
+            *x = sign * 0.02;
+        }
+        for (sign, x) in [1.0, -1.0].iter().cycle().zip(&mut case.values) {
+            *x = sign * 3.0;
+        }
+        for (index, x) in case.queries.iter_mut().enumerate() {
+            *x = if index / head_dim % 2 == 0 { -2.0 } else { 2.0 };
+        }
+        check(&case, 0);
+    }
+}
+
+/// A query that is not finite gives what is not a number, and changes no other.
+#[test]
+fn queries_that_are_not_finite_stay_alone() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut case = Case::new(shape(3, 1, 24), 70);
+        let clean = case.run(Isa::Scalar, 1, KvKind::Q8, 0, 70);
+        let at = (40 * 3 + 1) * 24;
+        case.queries[at + 5] = bad;
+        for isa in Isa::available() {
+            let found = case.run(isa, 2, KvKind::Q8, 0, 70);
+            assert!(found[at..at + 24].iter().all(|x| x.is_nan()), "{isa}");
+            assert_eq!(bits(&found[..at]), bits(&clean[..at]), "{isa}");
+            assert_eq!(bits(&found[at + 24..]), bits(&clean[at + 24..]), "{isa}");
+        }
+    }
+}
+
 /// Scores whose rounding is larger than the range of exponentials: weights stay between 0 and 1.
 #[test]
 fn enormous_scores_give_averages_and_the_same_bits() {
     for size in [1e12f32, 1e20] {
         let mut case = Case::new(shape(4, 2, 24), 200);
         case.queries.iter_mut().for_each(|x| *x *= size);
-        let expected = case.run(Isa::Scalar, 1, KvKind::F32, 0, 200);
-        let most = case.values.iter().fold(0f32, |most, x| most.max(x.abs()));
-        // An average is rounded, by far less than 1 in 1000.
-        assert!(expected.iter().all(|x| x.abs() <= most * 1.001), "{size}");
-        for isa in Isa::available() {
-            let found = case.run(isa, 2, KvKind::F32, 0, 200);
-            assert_eq!(bits(&found), bits(&expected), "{isa}, {size}");
+        for kind in [KvKind::F32, KvKind::Q8] {
+            let expected = case.run(Isa::Scalar, 1, kind, 0, 200);
+            let most = case.values.iter().fold(0f32, |most, x| most.max(x.abs()));
+            // An average is rounded, by far less than 1 in 1000.
+            assert!(expected.iter().all(|x| x.abs() <= most * 1.001), "{size}");
+            for isa in Isa::available() {
+                let found = case.run(isa, 2, kind, 0, 200);
+                assert_eq!(bits(&found), bits(&expected), "{isa}, {kind}, {size}");
+            }
         }
     }
 }

@@ -26,8 +26,6 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_f16(from: *const u16) -> Self;
     /// Writes 16 binary16 values, rounded to nearest even.
     unsafe fn store_f16(self, to: *mut u16);
-    /// Reads 16 signed bytes.
-    unsafe fn load_i8(from: *const i8) -> Self;
     /// Writes lanes that hold integers in -128..=127 as signed bytes.
     unsafe fn store_i8(self, to: *mut i8);
     /// `self + b`

@@ -4,6 +4,7 @@
 //! features, which inline the loop and the operations of its lanes.
 
 pub(crate) mod attention;
+pub(crate) mod dots;
 pub(crate) mod elementwise;
 pub(crate) mod lanes;
 pub(crate) mod math;

@@ -28,10 +28,11 @@ pub(crate) struct Ops {
 /// Quantizes one row.
 type QuantizeRow = unsafe fn(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
 
-/// A table whose functions are compiled with `$features` over the lanes `$lanes`.
+/// A table whose functions are compiled with `$features` over the lanes `$lanes`, those of attention
+/// over the dot products `$dots`, too. With `from`: another table's, but for these.
 macro_rules! ops_table {
-    ($lanes:ty $(, $features:literal)?) => {
-        $crate::generic::ops_table!(@table $lanes, [$(#[target_feature(enable = $features)])?],
+    ($lanes:ty, $dots:ty $(, $features:literal)?) => {
+        $crate::generic::ops_table!(@table $lanes, $dots, [$(#[target_feature(enable = $features)])?],
             rms_norm = norm::rms_norm(x: &mut [f32], weight: &[f32], eps: f32);
             layer_norm = norm::layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
             softmax = norm::softmax(x: &mut [f32]);
@@ -46,13 +47,17 @@ macro_rules! ops_table {
             kv_store = attention::kv_store(
                 cache: &mut $crate::kv::KvLayer, position: usize, kv_head: usize,
                 key: &[f32], value: &[f32]);
-            attend = attention::attend(
-                queries: &$crate::generic::attention::Queries, cache: &$crate::kv::KvLayer,
-                span: $crate::generic::attention::Span, partial: &mut [f32]);
             merge = attention::merge(partials: &[f32], step: usize, out: &mut [f32]);
         );
     };
-    (@table $lanes:ty, $features:tt,
+    (from $table:path, $dots:ty, $features:literal) => {
+        pub(crate) static OPS: $crate::generic::Ops = $crate::generic::Ops {
+            attend: $crate::generic::ops_table!(
+                @attend $dots, [#[target_feature(enable = $features)]]),
+            ..$table
+        };
+    };
+    (@table $lanes:ty, $dots:ty, $features:tt,
         $($name:ident = $module:ident :: $function:ident ($($arg:ident : $type:ty),*);)*) => {
         pub(crate) static OPS: $crate::generic::Ops = $crate::generic::Ops {
             $($name: {
@@ -60,14 +65,21 @@ macro_rules! ops_table {
                     ($($arg: $type),*));
                 $function
             },)*
+            attend: $crate::generic::ops_table!(@attend $dots, $features),
         };
     };
-    (@function [$(#[$feature:meta])?], $lanes:ty, $module:ident, $function:ident,
+    (@attend $dots:ty, $features:tt) => {{
+        $crate::generic::ops_table!(@function $features, $dots, attention, attend,
+            (queries: &$crate::generic::attention::Queries, cache: &$crate::kv::KvLayer,
+             span: $crate::generic::attention::Span, partial: &mut [f32]));
+        attend
+    }};
+    (@function [$(#[$feature:meta])?], $over:ty, $module:ident, $function:ident,
         ($($arg:ident : $type:ty),*)) => {
         $(#[$feature])?
         unsafe fn $function($($arg: $type),*) {
             // SAFETY: the caller has the ISA; the features are enabled here.
-            unsafe { $crate::generic::$module::$function::<$lanes>($($arg),*) }
+            unsafe { $crate::generic::$module::$function::<$over>($($arg),*) }
         }
     };
 }
@@ -77,11 +89,15 @@ pub(crate) use ops_table;
 pub(crate) fn ops(isa: Isa) -> &'static Ops {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni => &crate::x86_64::avx2::OPS,
+        Isa::Avx2 => &crate::x86_64::avx2::OPS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => &crate::x86_64::avxvnni::OPS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Amx => &crate::x86_64::avx512vnni::OPS,
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::DotProd | Isa::I8mm => &crate::aarch64::neon::OPS,
+        Isa::Neon => &crate::aarch64::neon::OPS,
+        #[cfg(target_arch = "aarch64")]
+        Isa::DotProd | Isa::I8mm => &crate::aarch64::dotprod::OPS,
         _ => &crate::scalar::OPS,
     }
 }

@@ -55,11 +55,6 @@ impl Lanes for Array {
         unsafe { to.cast::<[u16; LANES]>().write_unaligned(bits) }
     }
 
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: good for 16 bytes, as the trait demands.
-        Array(unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
-    }
-
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: good for 16 bytes, as the trait demands.
         unsafe {

@@ -9,6 +9,20 @@ use std::arch::asm;
 pub(crate) struct Quads([float32x4_t; 4]);
 
 impl Quads {
+    /// Integers as floats.
+    #[inline(always)]
+    pub(in crate::aarch64) fn of_integers(x: [int32x4_t; 4]) -> Quads {
+        // SAFETY: NEON is part of AArch64.
+        Quads(x.map(|x| unsafe { vcvtq_f32_s32(x) }))
+    }
+
+    /// Lanes that hold integers of 16 bits as such.
+    #[inline(always)]
+    pub(super) fn to_words(self) -> [int16x4_t; 4] {
+        // SAFETY: NEON is part of AArch64.
+        self.0.map(|x| unsafe { vmovn_s32(vcvtq_s32_f32(x)) })
+    }
+
     #[inline(always)]
     fn map(self, op: impl Fn(float32x4_t) -> float32x4_t) -> Self {
         Quads(self.0.map(op))
@@ -110,28 +124,12 @@ impl Lanes for Quads {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: as above.
-        unsafe {
-            let bytes = vld1q_s8(from);
-            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
-            Quads([
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
-                vcvtq_f32_s32(vmovl_high_s16(low)),
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
-                vcvtq_f32_s32(vmovl_high_s16(high)),
-            ])
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
-        let [a, b, c, d] = self.0;
         // SAFETY: as above.
         unsafe {
-            let low = vmovn_high_s32(vmovn_s32(vcvtq_s32_f32(a)), vcvtq_s32_f32(b));
-            let high = vmovn_high_s32(vmovn_s32(vcvtq_s32_f32(c)), vcvtq_s32_f32(d));
-            vst1q_s8(to, vmovn_high_s16(vmovn_s16(low), high));
+            let [a, b, c, d] = self.to_words();
+            let low = vmovn_s16(vcombine_s16(a, b));
+            vst1q_s8(to, vmovn_high_s16(low, vcombine_s16(c, d)));
         }
     }
 

@@ -8,6 +8,18 @@ use std::arch::x86_64::*;
 #[derive(Clone, Copy)]
 pub(crate) struct Zmm(__m512);
 
+impl Zmm {
+    /// Integers as floats.
+    ///
+    /// # Safety
+    /// Needs AVX-512.
+    #[inline(always)]
+    pub(super) unsafe fn of_integers(x: __m512i) -> Zmm {
+        // SAFETY: the caller has AVX-512.
+        Zmm(unsafe { _mm512_cvtepi32_ps(x) })
+    }
+}
+
 // SAFETY of every block below: the trait demands AVX-512 F, BW, VL and DQ of the caller, and memory
 // that is good for 16 elements.
 impl Lanes for Zmm {
@@ -52,21 +64,9 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: as above.
-        unsafe {
-            let bytes = _mm_loadu_si128(from.cast());
-            Zmm(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)))
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: as above.
-        unsafe {
-            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0));
-            _mm_storeu_si128(to.cast(), bytes);
-        }
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) };
     }
 
     #[inline(always)]
@@ -147,7 +147,7 @@ impl Lanes for Zmm {
         // SAFETY: as above.
         unsafe {
             let high = _mm512_extractf32x8_ps::<1>(self.0);
-            super::super::ymm::sum(_mm256_add_ps(_mm512_castps512_ps256(self.0), high))
+            crate::x86_64::ymm::sum(_mm256_add_ps(_mm512_castps512_ps256(self.0), high))
         }
     }
 
@@ -156,7 +156,7 @@ impl Lanes for Zmm {
         // SAFETY: as above.
         unsafe {
             let high = _mm512_extractf32x8_ps::<1>(self.0);
-            super::super::ymm::largest(_mm256_max_ps(_mm512_castps512_ps256(self.0), high))
+            crate::x86_64::ymm::largest(_mm256_max_ps(_mm512_castps512_ps256(self.0), high))
         }
     }
 

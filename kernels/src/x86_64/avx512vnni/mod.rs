@@ -1,5 +1,6 @@
 //! AVX-512 with the 512-bit INT8 dot product.
 
+mod dots;
 mod lanes;
 mod matmul;
 mod peak;
@@ -10,5 +11,6 @@ pub(crate) use peak::PEAK;
 
 crate::generic::ops_table!(
     lanes::Zmm,
-    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
+    dots::Dpbusd,
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
 );

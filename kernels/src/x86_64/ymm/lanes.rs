@@ -8,6 +8,32 @@ use std::arch::x86_64::*;
 #[derive(Clone, Copy)]
 pub(crate) struct Ymm(__m256, __m256);
 
+impl Ymm {
+    /// Integers as floats.
+    ///
+    /// # Safety
+    /// Needs AVX.
+    #[inline(always)]
+    pub(in crate::x86_64) unsafe fn of_integers(low: __m256i, high: __m256i) -> Ymm {
+        // SAFETY: the caller has AVX.
+        unsafe { Ymm(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)) }
+    }
+
+    /// Lanes that hold integers of 16 bits as such.
+    ///
+    /// # Safety
+    /// Needs AVX2.
+    #[inline(always)]
+    pub(in crate::x86_64) unsafe fn to_words(self) -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            let (low, high) = (_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            // Packing works within 128-bit halves: 0-3, 8-11, 4-7, 12-15, then put in order.
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high))
+        }
+    }
+}
+
 /// Sum of 8 lanes, halves to halves.
 ///
 /// # Safety
@@ -101,25 +127,10 @@ impl Lanes for Ymm {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: as above.
-        unsafe {
-            let bytes = _mm_loadu_si128(from.cast());
-            let high = _mm_srli_si128::<8>(bytes);
-            Ymm(
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
-            )
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: as above.
         unsafe {
-            let (low, high) = (_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
-            // Packing works within 128-bit halves: 0-3, 8-11, 4-7, 12-15, then put in order.
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let words = self.to_words();
             let bytes = _mm_packs_epi16(
                 _mm256_castsi256_si128(words),
                 _mm256_extracti128_si256::<1>(words),

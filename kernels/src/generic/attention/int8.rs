@@ -1,0 +1,314 @@
+//! Attention over INT8 keys and values, by integer dot products.
+//!
+//! Queries and weights become integers of 15 bits, so that their rounding is far below that of the
+//! INT8 keys and values.
+
+use super::{AHEAD, Head, Queries, Tiled, load_chunk, partial_len, row_of_tiles};
+use crate::generic::dots::{BYTES, Dots, LARGEST, Multipliers, STEP};
+use crate::generic::lanes::{LANES, Lanes, lanes_at};
+use crate::kv::{CHUNK, Int8Store, KEY_BLOCK, KvLayer};
+use std::marker::PhantomData;
+
+/// Magnitudes below this become zero: [`LARGEST`] divided by them could overflow.
+const SMALLEST: f32 = 1e-30;
+
+/// One query in integers: `x = scale · multiplier`.
+struct Query {
+    multipliers: Vec<Multipliers>,
+    total: [i32; 2],
+    scale: f32,
+}
+
+impl Query {
+    /// A query with elements that are not finite gets a scale that is not a number.
+    ///
+    /// # Safety
+    /// The ISA of `D`.
+    #[inline(always)]
+    unsafe fn new<D: Dots>(x: &[f32]) -> Query {
+        let mut multipliers = vec![Multipliers::default(); x.len().div_ceil(LANES)];
+        // SAFETY: the caller has the ISA.
+        unsafe {
+            let (mut largest, mut nothing) = (D::Floats::splat(0.0), D::Floats::splat(0.0));
+            for i in (0..x.len()).step_by(LANES) {
+                let part = lanes_at::<D::Floats>(x, i);
+                largest = part.abs().max(largest);
+                // Zero times what is not finite is not a number.
+                nothing = part.fma(D::Floats::splat(0.0), nothing);
+            }
+            let (largest, nothing) = (largest.largest(), nothing.sum());
+            let usable = !nothing.is_nan() && largest >= SMALLEST;
+            // Sums stay within 32 bits: less only beyond 1024 dimensions.
+            let range = LARGEST.min((i32::MAX as usize / (128 * x.len())) as f32);
+            let mut totals = [D::Floats::splat(0.0); 2];
+            if usable {
+                let inverse = D::Floats::splat(range / largest);
+                for (i, to) in multipliers.iter_mut().enumerate() {
+                    let part = lanes_at::<D::Floats>(x, i * LANES);
+                    let [high, low] = D::signed_put(part.mul(inverse).round(), to);
+                    totals = [totals[0].add(high), totals[1].add(low)];
+                }
+            }
+            Query {
+                total: [totals[0].sum() as i32, totals[1].sum() as i32],
+                multipliers,
+                scale: if usable { largest / range } else { nothing },
+            }
+        }
+    }
+}
+
+/// One query's weights in a chunk, each multiplied by the scale of its value, in integers.
+#[derive(Clone, Copy, Default)]
+struct ChunkWeights {
+    multipliers: [Multipliers; CHUNK / LANES],
+    scale: f32,
+}
+
+impl ChunkWeights {
+    /// # Safety
+    /// The ISA of `D`.
+    #[inline(always)]
+    unsafe fn set<D: Dots>(&mut self, weights: &[f32; CHUNK], scales: &[f32; CHUNK]) {
+        // SAFETY: the caller has the ISA; every vector is within the chunk.
+        unsafe {
+            let mut weights = load_chunk::<D::Floats>(weights);
+            let mut largest = D::Floats::splat(0.0);
+            for (i, weight) in weights.iter_mut().enumerate() {
+                *weight = weight.mul(D::Floats::load(scales.as_ptr().add(i * LANES)));
+                largest = weight.max(largest);
+            }
+            let largest = largest.largest();
+            let usable = largest >= SMALLEST;
+            let (scale, inverse) = if usable {
+                (largest * (1.0 / LARGEST), LARGEST / largest)
+            } else {
+                (0.0, 0.0)
+            };
+            self.scale = scale;
+            for (to, weight) in self.multipliers.iter_mut().zip(weights) {
+                D::put(weight.mul(D::Floats::splat(inverse)).round(), to);
+            }
+        }
+    }
+}
+
+/// Keys and values of one head, and the queries that look at them.
+pub(super) struct Int8<'a, D> {
+    keys: &'a [i8],
+    values: &'a [i8],
+    key_scales: &'a [f32],
+    value_scales: &'a [f32],
+    head_dim: usize,
+    key_width: usize,
+    value_width: usize,
+    queries: Vec<Query>,
+    weights: Vec<ChunkWeights>,
+    dots: PhantomData<D>,
+}
+
+impl<'a, D: Dots> Int8<'a, D> {
+    /// The head that the queries look at.
+    ///
+    /// # Safety
+    /// The ISA of `D`.
+    #[inline(always)]
+    pub unsafe fn new(queries: &Queries, cache: &KvLayer, store: &'a Int8Store) -> Self {
+        let head = queries.cache_head();
+        let mut integers = Vec::with_capacity(queries.count());
+        for m in 0..queries.count() {
+            // SAFETY: the caller has the ISA.
+            integers.push(unsafe { Query::new::<D>(queries.query(m)) });
+        }
+        Int8 {
+            keys: &store.keys[cache.keys_of(head)],
+            values: &store.values[cache.values_of(head)],
+            key_scales: &store.key_scales[cache.scales_of(head)],
+            value_scales: &store.value_scales[cache.scales_of(head)],
+            head_dim: cache.head_dim,
+            key_width: cache.key_width,
+            value_width: cache.value_width,
+            weights: vec![ChunkWeights::default(); integers.len()],
+            queries: integers,
+            dots: PhantomData,
+        }
+    }
+
+    /// All queries, in tiles whose sums fit the registers.
+    ///
+    /// # Safety
+    /// The ISA of `D`.
+    #[inline(always)]
+    unsafe fn in_tiles(&self, work: &mut impl Tiled<D::Floats>) {
+        let count = self.queries.len();
+        let mut first = 0;
+        // SAFETY: the caller has the ISA; there are so many queries.
+        unsafe {
+            while first < count {
+                let wide = D::Floats::WIDE;
+                first += match (wide, D::QUERIES.min(count - first)) {
+                    (true, 3..) => row_of_tiles::<D::Floats, 3, 2>(work, first),
+                    (true, 2) => row_of_tiles::<D::Floats, 2, 4>(work, first),
+                    (true, _) => row_of_tiles::<D::Floats, 1, 4>(work, first),
+                    (false, 3..) => row_of_tiles::<D::Floats, 3, 1>(work, first),
+                    (false, 2) => row_of_tiles::<D::Floats, 2, 1>(work, first),
+                    (false, _) => row_of_tiles::<D::Floats, 1, 1>(work, first),
+                };
+            }
+        }
+    }
+}
+
+impl<D: Dots> Head<D::Floats> for Int8<'_, D> {
+    #[inline(always)]
+    unsafe fn scores(&self, chunk: usize, blocks: usize, out: &mut [[f32; CHUNK]]) {
+        let mut scores = Scores {
+            head: self,
+            chunk,
+            blocks,
+            out,
+        };
+        // SAFETY: the caller has the ISA.
+        unsafe { self.in_tiles(&mut scores) };
+    }
+
+    #[inline(always)]
+    unsafe fn add_values(
+        &mut self,
+        chunk: usize,
+        positions: usize,
+        weights: &[[f32; CHUNK]],
+        partial: &mut [f32],
+    ) {
+        let scales = self.value_scales[chunk..][..CHUNK].try_into();
+        let scales = scales.expect("a chunk of scales");
+        // Not right after the softmax of each query: there, long chains of operations, of which the
+        // CPU sees one at a time, made decoding 5 % slower.
+        for (own, weights) in self.weights.iter_mut().zip(weights) {
+            // SAFETY: the caller has the ISA.
+            unsafe { own.set::<D>(weights, scales) };
+        }
+        let mut values = WeightedValues {
+            head: self,
+            chunk,
+            positions,
+            partial,
+        };
+        // SAFETY: the caller has the ISA.
+        unsafe { self.in_tiles(&mut values) };
+    }
+}
+
+/// Dot products of queries with the keys of a chunk's first blocks.
+struct Scores<'a, D> {
+    head: &'a Int8<'a, D>,
+    chunk: usize,
+    blocks: usize,
+    out: &'a mut [[f32; CHUNK]],
+}
+
+impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
+    #[inline(always)]
+    fn vectors(&self) -> usize {
+        self.blocks
+    }
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const B: usize>(&mut self, first: usize, block: usize) {
+        let head = self.head;
+        let position = self.chunk + block * KEY_BLOCK;
+        let len = KEY_BLOCK * head.key_width;
+        let keys = head.keys[position * head.key_width..][..B * len].as_ptr();
+        let queries: &[Query; M] = head.queries[first..first + M]
+            .try_into()
+            .expect("as many queries");
+        // SAFETY: `B` blocks of keys, as many dimensions in each query, and the caller's promises.
+        unsafe {
+            let multipliers: [*const i8; M] =
+                std::array::from_fn(|m| queries[m].multipliers.as_ptr().cast());
+            let mut sums: [[D; B]; M] =
+                std::array::from_fn(|m| [D::signed_zero(queries[m].total); B]);
+            for step in 0..head.key_width / STEP {
+                let bytes: [D::Bytes; B] = std::array::from_fn(|b| {
+                    let at = b * len + step * BYTES;
+                    D::Floats::prefetch(keys.wrapping_add(at + AHEAD * head.key_width).cast());
+                    D::signed_load(keys.add(at))
+                });
+                for (sums, multipliers) in sums.iter_mut().zip(multipliers) {
+                    let multipliers = multipliers.add(D::at(step));
+                    for (sum, bytes) in sums.iter_mut().zip(bytes) {
+                        *sum = sum.signed_dot(multipliers, bytes);
+                    }
+                }
+            }
+            for (m, (sums, query)) in sums.into_iter().zip(queries).enumerate() {
+                let scale = D::Floats::splat(query.scale);
+                for (b, sum) in sums.into_iter().enumerate() {
+                    let scales = &head.key_scales[position + b * KEY_BLOCK..][..LANES];
+                    let scales = D::Floats::load(scales.as_ptr());
+                    let out = &mut self.out[first + m][(block + b) * KEY_BLOCK..][..LANES];
+                    sum.to_floats()
+                        .mul(scales)
+                        .mul(scale)
+                        .store(out.as_mut_ptr());
+                }
+            }
+        }
+    }
+}
+
+/// Adds the weighted values of a chunk's first positions to the accumulators.
+struct WeightedValues<'a, D> {
+    head: &'a Int8<'a, D>,
+    chunk: usize,
+    positions: usize,
+    partial: &'a mut [f32],
+}
+
+impl<D: Dots> Tiled<D::Floats> for WeightedValues<'_, D> {
+    #[inline(always)]
+    fn vectors(&self) -> usize {
+        self.head.value_width / LANES
+    }
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const B: usize>(&mut self, first: usize, vector: usize) {
+        let head = self.head;
+        let d = vector * LANES;
+        let width = head.value_width;
+        let stride = partial_len(head.head_dim);
+        let steps = self.positions.div_ceil(STEP);
+        let values = &head.values[self.chunk * width..][..steps * STEP * width];
+        let values = values[d * STEP..].as_ptr();
+        let out = &mut self.partial[first * stride..][..M * stride];
+        let out = out[d..].as_mut_ptr();
+        let weights: &[ChunkWeights; M] = head.weights[first..first + M]
+            .try_into()
+            .expect("as many queries");
+        // SAFETY: rows of `width` fours for each step; accumulators of `width` floats.
+        unsafe {
+            let mut sums = [[D::zero(); B]; M];
+            for step in 0..steps {
+                let bytes: [D::Bytes; B] = std::array::from_fn(|b| {
+                    let at = step * STEP * width + b * BYTES;
+                    D::Floats::prefetch(values.wrapping_add(at + AHEAD * width).cast());
+                    D::load(values.add(at))
+                });
+                for (sums, weights) in sums.iter_mut().zip(weights) {
+                    let multipliers = weights.multipliers.as_ptr().cast::<i8>().add(D::at(step));
+                    for (sum, bytes) in sums.iter_mut().zip(bytes) {
+                        *sum = sum.dot(multipliers, bytes);
+                    }
+                }
+            }
+            for (m, (sums, weights)) in sums.into_iter().zip(weights).enumerate() {
+                let scale = D::Floats::splat(weights.scale);
+                for (b, sum) in sums.into_iter().enumerate() {
+                    let out = out.add(m * stride + b * LANES);
+                    let before = D::Floats::load(out);
+                    sum.to_floats().fma(scale, before).store(out);
+                }
+            }
+        }
+    }
+}

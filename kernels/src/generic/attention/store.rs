@@ -1,0 +1,113 @@
+//! Storing keys and values.
+
+use crate::generic::lanes::{LANES, Lanes, lanes_at, load_part};
+use crate::kv::{FOUR, Int8Store, KEY_BLOCK, KvLayer, Store};
+
+/// Stores the key and the value of one position and head.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn kv_store<L: Lanes>(
+    cache: &mut KvLayer,
+    position: usize,
+    kv_head: usize,
+    key: &[f32],
+    value: &[f32],
+) {
+    let (key_width, value_width) = (cache.key_width, cache.value_width);
+    let in_block = position % KEY_BLOCK;
+    let block_at = cache.keys_of(kv_head).start + (position - in_block) * key_width;
+    let values_at = cache.values_of(kv_head).start;
+    let scale_at = cache.scales_of(kv_head).start + position;
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        match &mut cache.store {
+            Store::F32 { keys, values } => {
+                scatter(key, &mut keys[block_at + in_block..]);
+                values[values_at + position * value_width..][..value.len()].copy_from_slice(value);
+            }
+            Store::F16 { keys, values } => {
+                let keys = &mut keys[block_at + in_block..];
+                let values = &mut values[values_at + position * value_width..];
+                for from in (0..key.len()).step_by(LANES) {
+                    let len = LANES.min(key.len() - from);
+                    let mut halves = [0u16; LANES];
+                    load_part::<L>(key[from..].as_ptr(), len).store_f16(halves.as_mut_ptr());
+                    scatter(&halves[..len], &mut keys[from * KEY_BLOCK..]);
+                    let row = &mut values[from..][..LANES];
+                    load_part::<L>(value[from..].as_ptr(), len).store_f16(row.as_mut_ptr());
+                }
+            }
+            Store::Q8(Int8Store {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            }) => {
+                let keys = &mut keys[block_at + in_block * FOUR..];
+                key_scales[scale_at] = quantize::<L>(
+                    key,
+                    #[inline(always)]
+                    |from, codes| {
+                        let fours = codes.chunks_exact(FOUR).take((key_width - from) / FOUR);
+                        for (four, codes) in (from / FOUR..).zip(fours) {
+                            keys[four * KEY_BLOCK * FOUR..][..FOUR].copy_from_slice(codes);
+                        }
+                    },
+                );
+                let in_four = position % FOUR;
+                let values =
+                    &mut values[values_at + (position - in_four) * value_width + in_four..];
+                value_scales[scale_at] = quantize::<L>(
+                    value,
+                    #[inline(always)]
+                    |from, codes| {
+                        for (d, &code) in (from..).zip(codes) {
+                            values[d * FOUR] = code;
+                        }
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Puts the dimensions of a key into a block.
+fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
+    for (d, &x) in key.iter().enumerate() {
+        block[d * KEY_BLOCK] = x;
+    }
+}
+
+/// Quantizes a vector to INT8, 16 codes at a time, and returns the scale.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn quantize<L: Lanes>(x: &[f32], mut put: impl FnMut(usize, &[i8; LANES])) -> f32 {
+    // SAFETY: the caller has the ISA.
+    let largest = unsafe {
+        let mut largest = L::splat(0.0);
+        for i in (0..x.len()).step_by(LANES) {
+            largest = lanes_at::<L>(x, i).abs().max(largest);
+        }
+        largest.largest()
+    };
+    let usable = (1e-30..=f32::MAX).contains(&largest);
+    let inverse = if usable { 127.0 / largest } else { 0.0 };
+    for from in (0..x.len()).step_by(LANES) {
+        let mut codes = [0i8; LANES];
+        if usable {
+            // SAFETY: the caller has the ISA; at most 16 floats are left.
+            unsafe {
+                let part = load_part::<L>(x[from..].as_ptr(), LANES.min(x.len() - from));
+                part.mul(L::splat(inverse))
+                    .round()
+                    .store_i8(codes.as_mut_ptr());
+            }
+        }
+        put(from, &codes);
+    }
+    if usable { largest / 127.0 } else { 0.0 }
+}

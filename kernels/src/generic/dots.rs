@@ -1,0 +1,149 @@
+//! Dot products of signed bytes with larger integers, in sixteen lanes: what attention over INT8 keys
+//! and values is written over, once for all ISAs.
+
+use super::lanes::{LANES, Lanes};
+
+/// Bytes that one step takes: four for each of 16 lanes.
+pub(crate) const BYTES: usize = 64;
+
+/// Elements of a dot product that one step takes.
+pub(crate) const STEP: usize = 4;
+
+/// The largest magnitude of a multiplier. Two digits of base [`BASE`] can hold it, each a byte.
+pub(crate) const LARGEST: f32 = 127.0 * BASE;
+
+/// What one of the high digit is worth in ones of the low digit.
+pub(crate) const BASE: f32 = 128.0;
+
+/// Sixteen multipliers, as the ISA takes them: of 16 bits, or all high digits and all low ones.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(32))]
+pub(crate) struct Multipliers([i8; 2 * LANES]);
+
+impl Multipliers {
+    #[inline(always)]
+    pub fn as_mut_ptr(&mut self) -> *mut i8 {
+        self.0.as_mut_ptr()
+    }
+}
+
+/// Where the four of a step start in many [`Multipliers`], as 16 bits each.
+#[inline(always)]
+pub(crate) fn words_at(step: usize) -> usize {
+    step * STEP * 2
+}
+
+/// Where the high digits of a step start in many [`Multipliers`]; the low ones are 16 behind.
+#[inline(always)]
+pub(crate) fn digits_at(step: usize) -> usize {
+    let steps = LANES / STEP;
+    step / steps * size_of::<Multipliers>() + step % steps * STEP
+}
+
+/// Sixteen i32 lanes that products add up in; sums wrap.
+///
+/// # Safety
+/// Every method needs the ISA of its implementation.
+pub(crate) trait Dots: Copy {
+    /// Queries that have sums in registers at once.
+    const QUERIES: usize;
+
+    /// The same lanes as floats.
+    type Floats: Lanes;
+
+    /// [`BYTES`] codes of -127..=127, in registers.
+    type Bytes: Copy;
+
+    /// Where the multipliers of a step start, in bytes from the first of many [`Multipliers`].
+    fn at(step: usize) -> usize;
+
+    /// Integers of 0..=[`LARGEST`] as multipliers of [`Dots::dot`].
+    unsafe fn put(x: Self::Floats, to: &mut Multipliers);
+
+    /// Sums of nothing.
+    unsafe fn zero() -> Self;
+
+    /// Reads bytes; `from` must be good for [`BYTES`].
+    unsafe fn load(from: *const i8) -> Self::Bytes;
+
+    /// Adds to each lane the products of its four bytes with the multipliers of a step, which are at
+    /// [`Dots::at`].
+    unsafe fn dot(self, multipliers: *const i8, bytes: Self::Bytes) -> Self;
+
+    /// Rounded to nearest even.
+    unsafe fn to_floats(self) -> Self::Floats;
+
+    // The same for multipliers of either sign. An ISA without products of two signed bytes moves the
+    // codes to the unsigned range, and takes out at the start what that adds.
+
+    /// Integers of magnitudes up to [`LARGEST`] as multipliers of [`Dots::signed_dot`]. Returns their
+    /// digits.
+    #[inline(always)]
+    unsafe fn signed_put(x: Self::Floats, to: &mut Multipliers) -> [Self::Floats; 2] {
+        // SAFETY: the same promises.
+        unsafe {
+            Self::put(x, to);
+            [Self::Floats::splat(0.0), x]
+        }
+    }
+
+    /// Sums of nothing for multipliers whose digits add up to `total`.
+    #[inline(always)]
+    unsafe fn signed_zero(_total: [i32; 2]) -> Self {
+        // SAFETY: the same promises.
+        unsafe { Self::zero() }
+    }
+
+    /// Reads bytes for [`Dots::signed_dot`].
+    #[inline(always)]
+    unsafe fn signed_load(from: *const i8) -> Self::Bytes {
+        // SAFETY: the same promises.
+        unsafe { Self::load(from) }
+    }
+
+    /// As [`Dots::dot`].
+    #[inline(always)]
+    unsafe fn signed_dot(self, multipliers: *const i8, bytes: Self::Bytes) -> Self {
+        // SAFETY: the same promises.
+        unsafe { self.dot(multipliers, bytes) }
+    }
+}
+
+/// Integers of 0..=[`LARGEST`] as two digits of 0..=127.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn put_digits<L: Lanes>(x: L, to: &mut Multipliers) {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        // Down to the integer below: what is 0 to 127/128 above it is at most 63.5/128 from this.
+        let middle = L::splat(-63.5 / BASE);
+        put_two(x.fma(L::splat(1.0 / BASE), middle).round(), x, to);
+    }
+}
+
+/// Integers of magnitudes up to [`LARGEST`] as two digits of -127..=127.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(crate) unsafe fn put_signed_digits<L: Lanes>(x: L, to: &mut Multipliers) -> [L; 2] {
+    // SAFETY: the caller has the ISA.
+    unsafe { put_two(x.mul(L::splat(1.0 / BASE)).round(), x, to) }
+}
+
+/// High digits, and low ones for the rest of `x`.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn put_two<L: Lanes>(high: L, x: L, to: &mut Multipliers) -> [L; 2] {
+    // SAFETY: the caller has the ISA; 16 bytes each.
+    unsafe {
+        let low = high.fma(L::splat(-BASE), x);
+        high.store_i8(to.as_mut_ptr());
+        low.store_i8(to.as_mut_ptr().add(LANES));
+        [high, low]
+    }
+}

@@ -1,0 +1,130 @@
+//! Dot products by 256-bit `vpdpbusd` (unsigned × signed bytes), with multipliers of two digits.
+
+use crate::generic::dots::{Dots, Multipliers, digits_at, put_digits, put_signed_digits};
+use crate::generic::lanes::LANES;
+use crate::x86_64::ymm::Ymm;
+use std::arch::x86_64::*;
+
+/// Lanes 0 to 7 and 8 to 15, of products with high digits and with low ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Dpbusd {
+    high: [__m256i; 2],
+    low: [__m256i; 2],
+}
+
+// SAFETY of every block below: the trait demands AVX-VNNI of the caller, and memory that is good for
+// 64 bytes.
+impl Dots for Dpbusd {
+    const QUERIES: usize = 3;
+    type Floats = Ymm;
+    type Bytes = [__m256i; 2];
+
+    #[inline(always)]
+    fn at(step: usize) -> usize {
+        digits_at(step)
+    }
+
+    #[inline(always)]
+    unsafe fn put(x: Ymm, to: &mut Multipliers) {
+        // SAFETY: as above.
+        unsafe { put_digits(x, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        unsafe { Self::signed_zero([0; 2]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe {
+            [
+                _mm256_loadu_si256(from.cast()),
+                _mm256_loadu_si256(from.add(32).cast()),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, multipliers: *const i8, bytes: [__m256i; 2]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let (high, low) = (multipliers, multipliers.add(LANES));
+            let high = _mm256_set1_epi32(high.cast::<i32>().read_unaligned());
+            let low = _mm256_set1_epi32(low.cast::<i32>().read_unaligned());
+            Dpbusd {
+                high: [
+                    _mm256_dpbusd_avx_epi32(self.high[0], high, bytes[0]),
+                    _mm256_dpbusd_avx_epi32(self.high[1], high, bytes[1]),
+                ],
+                low: [
+                    _mm256_dpbusd_avx_epi32(self.low[0], low, bytes[0]),
+                    _mm256_dpbusd_avx_epi32(self.low[1], low, bytes[1]),
+                ],
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Ymm {
+        // SAFETY: as above.
+        unsafe {
+            let [a, b] = [0, 1].map(
+                #[inline(always)]
+                |i| _mm256_add_epi32(_mm256_slli_epi32::<7>(self.high[i]), self.low[i]),
+            );
+            Ymm::of_integers(a, b)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_put(x: Ymm, to: &mut Multipliers) -> [Ymm; 2] {
+        // SAFETY: as above.
+        unsafe { put_signed_digits(x, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_zero(total: [i32; 2]) -> Self {
+        // Bytes are read with 128 added.
+        let [high, low] = total.map(|total| total.wrapping_mul(-128));
+        // SAFETY: as above.
+        unsafe {
+            Dpbusd {
+                high: [_mm256_set1_epi32(high); 2],
+                low: [_mm256_set1_epi32(low); 2],
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_load(from: *const i8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let offset = _mm256_set1_epi8(i8::MIN);
+            let [a, b] = Self::load(from);
+            [_mm256_xor_si256(a, offset), _mm256_xor_si256(b, offset)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_dot(self, multipliers: *const i8, bytes: [__m256i; 2]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let (high, low) = (multipliers, multipliers.add(LANES));
+            let high = _mm256_set1_epi32(high.cast::<i32>().read_unaligned());
+            let low = _mm256_set1_epi32(low.cast::<i32>().read_unaligned());
+            Dpbusd {
+                high: [
+                    _mm256_dpbusd_avx_epi32(self.high[0], bytes[0], high),
+                    _mm256_dpbusd_avx_epi32(self.high[1], bytes[1], high),
+                ],
+                low: [
+                    _mm256_dpbusd_avx_epi32(self.low[0], bytes[0], low),
+                    _mm256_dpbusd_avx_epi32(self.low[1], bytes[1], low),
+                ],
+            }
+        }
+    }
+}
