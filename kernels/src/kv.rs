@@ -1,5 +1,6 @@
 //! The key/value cache of one layer, in the layout that attention reads.
 
+use crate::generic::dots::STEP;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::str::FromStr;
@@ -7,14 +8,11 @@ use std::str::FromStr;
 /// Positions of a block of keys: one lane each.
 pub(crate) const KEY_BLOCK: usize = 16;
 
-/// Elements of an INT8 cache that lie together, of which one step of a dot product is made.
-pub(crate) const FOUR: usize = 4;
-
 /// Positions that attention takes at once; capacities are padded to it.
 pub(crate) const CHUNK: usize = 64;
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,7 +30,8 @@ impl KvKind {
     /// Every kind.
     pub const ALL: [KvKind; 3] = [KvKind::F32, KvKind::F16, KvKind::Q8];
 
-    /// Bytes that one layer needs for `capacity` positions; `None` beyond `usize::MAX`.
+    /// Bytes that one layer needs for `capacity` positions, but for those that align it; `None` beyond
+    /// `usize::MAX`.
     pub fn bytes(self, kv_heads: usize, head_dim: usize, capacity: usize) -> Option<usize> {
         let element = match self {
             KvKind::F32 => 4,
@@ -91,7 +90,7 @@ fn padded(head_dim: usize) -> Option<usize> {
 fn padded_key(kind: KvKind, head_dim: usize) -> Option<usize> {
     match kind {
         KvKind::F32 | KvKind::F16 => Some(head_dim),
-        KvKind::Q8 => head_dim.checked_next_multiple_of(FOUR),
+        KvKind::Q8 => head_dim.checked_next_multiple_of(STEP),
     }
 }
 
@@ -146,8 +145,9 @@ pub(crate) struct Lines<T> {
 
 impl<T: Clone + Default> Lines<T> {
     fn zeroed(len: usize) -> Lines<T> {
-        let memory = vec![T::default(); len + LINE / size_of::<T>()];
+        let mut memory = vec![T::default(); len + LINE / size_of::<T>()];
         let start = memory.as_ptr().align_offset(LINE);
+        memory.truncate(start + len);
         Lines { memory, start }
     }
 }

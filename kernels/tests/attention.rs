@@ -194,6 +194,8 @@ fn head_sizes_and_groups() {
         (9, 3, 64),
         (8, 1, 80),
         (2, 2, 96),
+        (2, 1, 10),
+        (1, 1, 35),
         (4, 1, 256),
         (1, 1, 512),
         (30, 1, 16),
@@ -306,30 +308,49 @@ fn cache_sizes_count_padding_and_scales() {
     assert_eq!(KvKind::F16.bytes(2, 64, 64), Some(2 * 64 * 2 * 64 * 2));
     assert_eq!(KvKind::F32.bytes(1, 8, 1), Some(64 * (8 + 16) * 4));
     assert_eq!(KvKind::Q8.bytes(1, 16, 65), Some(128 * (32 + 8)));
+    assert_eq!(KvKind::Q8.bytes(1, 10, 1), Some(64 * (12 + 16 + 8)));
     assert_eq!(KvKind::F32.bytes(usize::MAX, 64, 64), None);
     assert_eq!("q8".parse(), Ok(KvKind::Q8));
     assert!("q4".parse::<KvKind>().is_err());
 }
 
-/// Every code of an INT8 cache at an end of its range, and so is every digit of queries and weights.
+/// Every code of an INT8 cache at an end of its range, and all products of a score of one sign: sums
+/// are as large as they can be.
 #[test]
-fn codes_at_the_ends_of_their_range() {
+fn sums_at_the_ends_of_their_range() {
     for (heads, head_dim) in [(1, 256), (3, 64), (6, 24), (1, 1200)] {
         let mut case = Case::new(shape(heads, 1, head_dim), 150);
-        for (sign, x) in [1.0, -1.0, -1.0].iter().cycle().zip(&mut case.keys) {
-            *x = sign * 0.02;
+        for (index, x) in case.keys.iter_mut().enumerate() {
+            *x = [0.02, -0.02][index / head_dim % 2];
         }
-        for (sign, x) in [1.0, -1.0].iter().cycle().zip(&mut case.values) {
-            *x = sign * 3.0;
+        for (index, x) in case.values.iter_mut().enumerate() {
+            *x = [3.0, -3.0][(index + index / head_dim) % 2];
         }
         for (index, x) in case.queries.iter_mut().enumerate() {
-            *x = if index / head_dim % 2 == 0 { -2.0 } else { 2.0 };
+            // The second is an integer whose lower byte is at its end, too.
+            let size = [2.0, 2.0 * 16192.0 / 16256.0][index % 2];
+            *x = [size, -size][index / head_dim % 2];
         }
         check(&case, 0);
     }
 }
 
-/// A query that is not finite gives what is not a number, and changes no other.
+/// What is not a number must not become codes: each ISA would make others of it.
+#[test]
+fn keys_and_values_that_are_not_finite_give_the_same_bits() {
+    for bad in [f32::NAN, f32::NEG_INFINITY] {
+        let mut case = Case::new(shape(3, 1, 24), 70);
+        case.keys[20 * 24 + 3] = bad;
+        case.values[30 * 24 + 7] = bad;
+        let expected = case.run(Isa::Scalar, 1, KvKind::Q8, 0, 70);
+        for isa in Isa::available() {
+            let found = case.run(isa, 2, KvKind::Q8, 0, 70);
+            assert_eq!(bits(&found), bits(&expected), "{isa}, {bad}");
+        }
+    }
+}
+
+/// A query that is not finite gives what is not a number (without a softcap), and changes no other.
 #[test]
 fn queries_that_are_not_finite_stay_alone() {
     for bad in [f32::NAN, f32::INFINITY] {

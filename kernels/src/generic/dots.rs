@@ -16,6 +16,7 @@ pub(crate) const LARGEST: f32 = 127.0 * BASE;
 pub(crate) const BASE: f32 = 128.0;
 
 /// Sixteen multipliers, as the ISA takes them: of 16 bits, or all high digits and all low ones.
+/// Aligned, so that they are within a cache line.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(32))]
 pub(crate) struct Multipliers([i8; 2 * LANES]);
@@ -43,7 +44,8 @@ pub(crate) fn digits_at(step: usize) -> usize {
 /// Sixteen i32 lanes that products add up in; sums wrap.
 ///
 /// # Safety
-/// Every method needs the ISA of its implementation.
+/// Every method needs the ISA of its implementation; `multipliers` must be where [`Dots::at`] says, of
+/// an aligned array of [`Multipliers`].
 pub(crate) trait Dots: Copy {
     /// Queries that have sums in registers at once.
     const QUERIES: usize;

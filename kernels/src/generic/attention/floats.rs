@@ -1,8 +1,8 @@
 //! Attention over keys and values that are floats.
 
-use super::{AHEAD, FEW, Head, LINE, Queries, Tiled, partial_len, row_of_tiles};
+use super::{AHEAD, FEW, Head, Queries, Tiled, partial_len, row_of_tiles};
 use crate::generic::lanes::{LANES, Lanes};
-use crate::kv::{CHUNK, KEY_BLOCK, KvLayer};
+use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, LINE};
 
 /// A stored element, read 16 at a time.
 pub(super) trait Element: Copy {

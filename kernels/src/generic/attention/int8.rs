@@ -10,11 +10,31 @@ use crate::kv::{CHUNK, Int8Store, KEY_BLOCK, KvLayer};
 use std::marker::PhantomData;
 
 /// Magnitudes below this become zero: [`LARGEST`] divided by them could overflow.
-const SMALLEST: f32 = 1e-30;
+pub(super) const SMALLEST: f32 = 1e-30;
+
+/// The largest magnitude of a vector, and whether all of it is finite.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(super) unsafe fn largest_magnitude<L: Lanes>(x: &[f32]) -> (f32, bool) {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let (mut largest, mut nothing) = (L::splat(0.0), L::splat(0.0));
+        for i in (0..x.len()).step_by(LANES) {
+            let part = lanes_at::<L>(x, i);
+            largest = part.abs().max(largest);
+            // Zero times what is not finite is not a number.
+            nothing = part.fma(L::splat(0.0), nothing);
+        }
+        (largest.largest(), !nothing.sum().is_nan())
+    }
+}
 
 /// One query in integers: `x = scale · multiplier`.
 struct Query {
     multipliers: Vec<Multipliers>,
+    /// Sums of the high digits and of the low ones.
     total: [i32; 2],
     scale: f32,
 }
@@ -29,15 +49,8 @@ impl Query {
         let mut multipliers = vec![Multipliers::default(); x.len().div_ceil(LANES)];
         // SAFETY: the caller has the ISA.
         unsafe {
-            let (mut largest, mut nothing) = (D::Floats::splat(0.0), D::Floats::splat(0.0));
-            for i in (0..x.len()).step_by(LANES) {
-                let part = lanes_at::<D::Floats>(x, i);
-                largest = part.abs().max(largest);
-                // Zero times what is not finite is not a number.
-                nothing = part.fma(D::Floats::splat(0.0), nothing);
-            }
-            let (largest, nothing) = (largest.largest(), nothing.sum());
-            let usable = !nothing.is_nan() && largest >= SMALLEST;
+            let (largest, finite) = largest_magnitude::<D::Floats>(x);
+            let usable = finite && largest >= SMALLEST;
             // Sums stay within 32 bits: less only beyond 1024 dimensions.
             let range = LARGEST.min((i32::MAX as usize / (128 * x.len())) as f32);
             let mut totals = [D::Floats::splat(0.0); 2];
@@ -52,7 +65,11 @@ impl Query {
             Query {
                 total: [totals[0].sum() as i32, totals[1].sum() as i32],
                 multipliers,
-                scale: if usable { largest / range } else { nothing },
+                scale: match (finite, usable) {
+                    (false, _) => f32::NAN,
+                    (true, false) => 0.0,
+                    (true, true) => largest / range,
+                },
             }
         }
     }
@@ -248,8 +265,8 @@ impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
                     let scales = D::Floats::load(scales.as_ptr());
                     let out = &mut self.out[first + m][(block + b) * KEY_BLOCK..][..LANES];
                     sum.to_floats()
-                        .mul(scales)
                         .mul(scale)
+                        .mul(scales)
                         .store(out.as_mut_ptr());
                 }
             }

@@ -29,9 +29,6 @@ pub(crate) const QUERIES: usize = 24;
 /// So few queries read the cache faster than it comes: what follows is asked for early.
 const FEW: usize = 4;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// How many positions early.
 const AHEAD: usize = 64;
 
@@ -150,6 +147,7 @@ pub(crate) unsafe fn attend<D: Dots>(
     span: Span,
     partial: &mut [f32],
 ) {
+    assert_eq!(queries.shape.head_dim, cache.head_dim, "cache shape");
     // SAFETY: the caller has the ISA.
     unsafe {
         match &cache.store {

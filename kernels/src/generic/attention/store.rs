@@ -1,7 +1,9 @@
 //! Storing keys and values.
 
-use crate::generic::lanes::{LANES, Lanes, lanes_at, load_part};
-use crate::kv::{FOUR, Int8Store, KEY_BLOCK, KvLayer, Store};
+use super::int8::{SMALLEST, largest_magnitude};
+use crate::generic::dots::STEP;
+use crate::generic::lanes::{LANES, Lanes, load_part};
+use crate::kv::{Int8Store, KEY_BLOCK, KvLayer, Store};
 
 /// Stores the key and the value of one position and head.
 ///
@@ -45,18 +47,18 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                 key_scales,
                 value_scales,
             }) => {
-                let keys = &mut keys[block_at + in_block * FOUR..];
+                let keys = &mut keys[block_at + in_block * STEP..];
                 key_scales[scale_at] = quantize::<L>(
                     key,
                     #[inline(always)]
                     |from, codes| {
-                        let fours = codes.chunks_exact(FOUR).take((key_width - from) / FOUR);
-                        for (four, codes) in (from / FOUR..).zip(fours) {
-                            keys[four * KEY_BLOCK * FOUR..][..FOUR].copy_from_slice(codes);
+                        let fours = codes.chunks_exact(STEP).take((key_width - from) / STEP);
+                        for (four, codes) in (from / STEP..).zip(fours) {
+                            keys[four * KEY_BLOCK * STEP..][..STEP].copy_from_slice(codes);
                         }
                     },
                 );
-                let in_four = position % FOUR;
+                let in_four = position % STEP;
                 let values =
                     &mut values[values_at + (position - in_four) * value_width + in_four..];
                 value_scales[scale_at] = quantize::<L>(
@@ -64,7 +66,7 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                     #[inline(always)]
                     |from, codes| {
                         for (d, &code) in (from..).zip(codes) {
-                            values[d * FOUR] = code;
+                            values[d * STEP] = code;
                         }
                     },
                 );
@@ -80,21 +82,16 @@ fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
     }
 }
 
-/// Quantizes a vector to INT8, 16 codes at a time, and returns the scale.
+/// Quantizes a vector to INT8, 16 codes at a time, and returns the scale. A vector with elements that
+/// are not finite becomes zero.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
 unsafe fn quantize<L: Lanes>(x: &[f32], mut put: impl FnMut(usize, &[i8; LANES])) -> f32 {
     // SAFETY: the caller has the ISA.
-    let largest = unsafe {
-        let mut largest = L::splat(0.0);
-        for i in (0..x.len()).step_by(LANES) {
-            largest = lanes_at::<L>(x, i).abs().max(largest);
-        }
-        largest.largest()
-    };
-    let usable = (1e-30..=f32::MAX).contains(&largest);
+    let (largest, finite) = unsafe { largest_magnitude::<L>(x) };
+    let usable = finite && largest >= SMALLEST;
     let inverse = if usable { 127.0 / largest } else { 0.0 };
     for from in (0..x.len()).step_by(LANES) {
         let mut codes = [0i8; LANES];

@@ -12,6 +12,22 @@ pub(crate) struct Dpbusd {
     low: __m512i,
 }
 
+/// The digits of a step, in all lanes.
+///
+/// # Safety
+/// Needs the ISA; multipliers as [`Dots`] demands.
+#[inline(always)]
+unsafe fn digits(multipliers: *const i8) -> [__m512i; 2] {
+    // SAFETY: as the caller promises. Two loads: of one, the compiler would make shifts and moves.
+    unsafe {
+        let (high, low) = (multipliers, multipliers.add(LANES));
+        [
+            _mm512_set1_epi32(high.cast::<i32>().read_unaligned()),
+            _mm512_set1_epi32(low.cast::<i32>().read_unaligned()),
+        ]
+    }
+}
+
 // SAFETY of every block below: the trait demands AVX-512 VNNI of the caller, and memory that is good for
 // 64 bytes.
 impl Dots for Dpbusd {
@@ -46,9 +62,7 @@ impl Dots for Dpbusd {
     unsafe fn dot(self, multipliers: *const i8, bytes: __m512i) -> Self {
         // SAFETY: as above.
         unsafe {
-            let (high, low) = (multipliers, multipliers.add(LANES));
-            let high = _mm512_set1_epi32(high.cast::<i32>().read_unaligned());
-            let low = _mm512_set1_epi32(low.cast::<i32>().read_unaligned());
+            let [high, low] = digits(multipliers);
             Dpbusd {
                 high: _mm512_dpbusd_epi32(self.high, high, bytes),
                 low: _mm512_dpbusd_epi32(self.low, low, bytes),
@@ -99,9 +113,7 @@ impl Dots for Dpbusd {
     unsafe fn signed_dot(self, multipliers: *const i8, bytes: __m512i) -> Self {
         // SAFETY: as above.
         unsafe {
-            let (high, low) = (multipliers, multipliers.add(LANES));
-            let high = _mm512_set1_epi32(high.cast::<i32>().read_unaligned());
-            let low = _mm512_set1_epi32(low.cast::<i32>().read_unaligned());
+            let [high, low] = digits(multipliers);
             Dpbusd {
                 high: _mm512_dpbusd_epi32(self.high, bytes, high),
                 low: _mm512_dpbusd_epi32(self.low, bytes, low),

@@ -12,6 +12,22 @@ pub(crate) struct Dpbusd {
     low: [__m256i; 2],
 }
 
+/// The digits of a step, in all lanes.
+///
+/// # Safety
+/// Needs the ISA; multipliers as [`Dots`] demands.
+#[inline(always)]
+unsafe fn digits(multipliers: *const i8) -> [__m256i; 2] {
+    // SAFETY: as the caller promises. Two loads: of one, the compiler would make shifts and moves.
+    unsafe {
+        let (high, low) = (multipliers, multipliers.add(LANES));
+        [
+            _mm256_set1_epi32(high.cast::<i32>().read_unaligned()),
+            _mm256_set1_epi32(low.cast::<i32>().read_unaligned()),
+        ]
+    }
+}
+
 // SAFETY of every block below: the trait demands AVX-VNNI of the caller, and memory that is good for
 // 64 bytes.
 impl Dots for Dpbusd {
@@ -51,9 +67,7 @@ impl Dots for Dpbusd {
     unsafe fn dot(self, multipliers: *const i8, bytes: [__m256i; 2]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let (high, low) = (multipliers, multipliers.add(LANES));
-            let high = _mm256_set1_epi32(high.cast::<i32>().read_unaligned());
-            let low = _mm256_set1_epi32(low.cast::<i32>().read_unaligned());
+            let [high, low] = digits(multipliers);
             Dpbusd {
                 high: [
                     _mm256_dpbusd_avx_epi32(self.high[0], high, bytes[0]),
@@ -112,9 +126,7 @@ impl Dots for Dpbusd {
     unsafe fn signed_dot(self, multipliers: *const i8, bytes: [__m256i; 2]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let (high, low) = (multipliers, multipliers.add(LANES));
-            let high = _mm256_set1_epi32(high.cast::<i32>().read_unaligned());
-            let low = _mm256_set1_epi32(low.cast::<i32>().read_unaligned());
+            let [high, low] = digits(multipliers);
             Dpbusd {
                 high: [
                     _mm256_dpbusd_avx_epi32(self.high[0], bytes[0], high),
