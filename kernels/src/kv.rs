@@ -223,18 +223,22 @@ impl KvLayer {
 
     /// The keys of one head.
     pub(crate) fn keys_of(&self, kv_head: usize) -> Range<usize> {
-        let len = self.padded_capacity * self.key_width;
-        kv_head * len..(kv_head + 1) * len
+        self.head(kv_head, self.key_width)
     }
 
     /// The values of one head.
     pub(crate) fn values_of(&self, kv_head: usize) -> Range<usize> {
-        let len = self.padded_capacity * self.value_width;
-        kv_head * len..(kv_head + 1) * len
+        self.head(kv_head, self.value_width)
     }
 
     /// The scales of one head's keys, or of its values.
     pub(crate) fn scales_of(&self, kv_head: usize) -> Range<usize> {
-        kv_head * self.padded_capacity..(kv_head + 1) * self.padded_capacity
+        self.head(kv_head, 1)
+    }
+
+    /// What belongs to one head, at `width` elements for each position.
+    fn head(&self, kv_head: usize, width: usize) -> Range<usize> {
+        let len = self.padded_capacity * width;
+        kv_head * len..(kv_head + 1) * len
     }
 }

@@ -111,6 +111,22 @@ pub(crate) trait Dots: Copy {
     }
 }
 
+/// The four high digits of a step, and the four low ones.
+///
+/// # Safety
+/// `multipliers` as [`Dots`] demands, at [`digits_at`].
+#[inline(always)]
+pub(crate) unsafe fn digits(multipliers: *const i8) -> [i32; 2] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let (high, low) = (multipliers, multipliers.add(LANES));
+        [
+            high.cast::<i32>().read_unaligned(),
+            low.cast::<i32>().read_unaligned(),
+        ]
+    }
+}
+
 /// Integers of 0..=[`LARGEST`] as two digits of 0..=127.
 ///
 /// # Safety

@@ -1,10 +1,10 @@
 //! Activations to INT8, as [`crate::activations::QuantizedRows`] defines it.
 
-use super::lanes::{LANES, Lanes, load_part};
+use super::lanes::{LANES, Lanes, lanes_at, load_part};
 use crate::activations::ACTIVATION_GROUP;
 
-/// Magnitudes below this quantize to zero: 127 divided by them could overflow.
-const SMALLEST: f32 = 1e-30;
+/// Magnitudes below this quantize to zero: an integer divided by them could overflow.
+pub(super) const SMALLEST: f32 = 1e-30;
 
 /// Groups whose scales are found together, so that their divisions are vectors.
 const TOGETHER: usize = 16;
@@ -97,5 +97,24 @@ unsafe fn half<L: Lanes>(x: &[f32], from: usize) -> L {
         } else {
             load_part(start, rest)
         }
+    }
+}
+
+/// The largest magnitude of a vector, and whether all of it is finite.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+pub(super) unsafe fn largest_magnitude<L: Lanes>(x: &[f32]) -> (f32, bool) {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let (mut largest, mut nothing) = (L::splat(0.0), L::splat(0.0));
+        for i in (0..x.len()).step_by(LANES) {
+            let part = lanes_at::<L>(x, i);
+            largest = part.abs().max(largest);
+            // Zero times what is not finite is not a number.
+            nothing = part.fma(L::splat(0.0), nothing);
+        }
+        (largest.largest(), !nothing.sum().is_nan())
     }
 }

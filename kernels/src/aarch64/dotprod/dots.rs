@@ -1,8 +1,7 @@
 //! Dot products by `sdot`, with multipliers of two digits.
 
 use crate::aarch64::neon::Quads;
-use crate::generic::dots::{Dots, Multipliers, digits_at, put_digits, put_signed_digits};
-use crate::generic::lanes::LANES;
+use crate::generic::dots::{Dots, Multipliers, digits, digits_at, put_digits, put_signed_digits};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -75,9 +74,7 @@ impl Dots for Digits {
     unsafe fn dot(self, multipliers: *const i8, bytes: [int8x16_t; 4]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let (high, low) = (multipliers, multipliers.add(LANES));
-            let high = high.cast::<i32>().read_unaligned();
-            let low = low.cast::<i32>().read_unaligned();
+            let [high, low] = digits(multipliers);
             Digits {
                 high: sdot(self.high, bytes, high),
                 low: sdot(self.low, bytes, low),

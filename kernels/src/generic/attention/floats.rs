@@ -1,8 +1,11 @@
 //! Attention over keys and values that are floats.
 
-use super::{AHEAD, FEW, Head, Queries, Tiled, partial_len, row_of_tiles};
+use super::{AHEAD, Head, Queries, Tiled, partial_len, row_of_tiles};
 use crate::generic::lanes::{LANES, Lanes};
 use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, LINE};
+
+/// So few queries read the cache faster than it comes: what follows is asked for early.
+const FEW: usize = 4;
 
 /// A stored element, read 16 at a time.
 pub(super) trait Element: Copy {

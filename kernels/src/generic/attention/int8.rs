@@ -6,30 +6,9 @@
 use super::{AHEAD, Head, Queries, Tiled, load_chunk, partial_len, row_of_tiles};
 use crate::generic::dots::{BYTES, Dots, LARGEST, Multipliers, STEP};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
+use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{CHUNK, Int8Store, KEY_BLOCK, KvLayer};
 use std::marker::PhantomData;
-
-/// Magnitudes below this become zero: [`LARGEST`] divided by them could overflow.
-pub(super) const SMALLEST: f32 = 1e-30;
-
-/// The largest magnitude of a vector, and whether all of it is finite.
-///
-/// # Safety
-/// The ISA of `L`.
-#[inline(always)]
-pub(super) unsafe fn largest_magnitude<L: Lanes>(x: &[f32]) -> (f32, bool) {
-    // SAFETY: the caller has the ISA.
-    unsafe {
-        let (mut largest, mut nothing) = (L::splat(0.0), L::splat(0.0));
-        for i in (0..x.len()).step_by(LANES) {
-            let part = lanes_at::<L>(x, i);
-            largest = part.abs().max(largest);
-            // Zero times what is not finite is not a number.
-            nothing = part.fma(L::splat(0.0), nothing);
-        }
-        (largest.largest(), !nothing.sum().is_nan())
-    }
-}
 
 /// One query in integers: `x = scale · multiplier`.
 struct Query {

@@ -26,10 +26,7 @@ pub(crate) const SPAN: usize = 512;
 /// enough for their scores and accumulators to stay in L1.
 pub(crate) const QUERIES: usize = 24;
 
-/// So few queries read the cache faster than it comes: what follows is asked for early.
-const FEW: usize = 4;
-
-/// How many positions early.
+/// How many positions early keys and values are asked for.
 const AHEAD: usize = 64;
 
 /// Some rows of queries and the head of keys and values that they look at.

@@ -1,8 +1,8 @@
 //! Storing keys and values.
 
-use super::int8::{SMALLEST, largest_magnitude};
 use crate::generic::dots::STEP;
-use crate::generic::lanes::{LANES, Lanes, load_part};
+use crate::generic::lanes::{LANES, Lanes, lanes_at};
+use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{Int8Store, KEY_BLOCK, KvLayer, Store};
 
 /// Stores the key and the value of one position and head.
@@ -35,10 +35,10 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                 for from in (0..key.len()).step_by(LANES) {
                     let len = LANES.min(key.len() - from);
                     let mut halves = [0u16; LANES];
-                    load_part::<L>(key[from..].as_ptr(), len).store_f16(halves.as_mut_ptr());
+                    lanes_at::<L>(key, from).store_f16(halves.as_mut_ptr());
                     scatter(&halves[..len], &mut keys[from * KEY_BLOCK..]);
                     let row = &mut values[from..][..LANES];
-                    load_part::<L>(value[from..].as_ptr(), len).store_f16(row.as_mut_ptr());
+                    lanes_at::<L>(value, from).store_f16(row.as_mut_ptr());
                 }
             }
             Store::Q8(Int8Store {
@@ -96,9 +96,9 @@ unsafe fn quantize<L: Lanes>(x: &[f32], mut put: impl FnMut(usize, &[i8; LANES])
     for from in (0..x.len()).step_by(LANES) {
         let mut codes = [0i8; LANES];
         if usable {
-            // SAFETY: the caller has the ISA; at most 16 floats are left.
+            // SAFETY: the caller has the ISA; 16 codes.
             unsafe {
-                let part = load_part::<L>(x[from..].as_ptr(), LANES.min(x.len() - from));
+                let part = lanes_at::<L>(x, from);
                 part.mul(L::splat(inverse))
                     .round()
                     .store_i8(codes.as_mut_ptr());

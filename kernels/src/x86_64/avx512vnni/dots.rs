@@ -1,8 +1,7 @@
 //! Dot products by 512-bit `vpdpbusd` (unsigned × signed bytes), with multipliers of two digits.
 
 use super::lanes::Zmm;
-use crate::generic::dots::{Dots, Multipliers, digits_at, put_digits, put_signed_digits};
-use crate::generic::lanes::LANES;
+use crate::generic::dots::{Dots, Multipliers, digits, digits_at, put_digits, put_signed_digits};
 use std::arch::x86_64::*;
 
 /// All lanes, of products with high digits and with low ones.
@@ -10,22 +9,6 @@ use std::arch::x86_64::*;
 pub(crate) struct Dpbusd {
     high: __m512i,
     low: __m512i,
-}
-
-/// The digits of a step, in all lanes.
-///
-/// # Safety
-/// Needs the ISA; multipliers as [`Dots`] demands.
-#[inline(always)]
-unsafe fn digits(multipliers: *const i8) -> [__m512i; 2] {
-    // SAFETY: as the caller promises. Two loads: of one, the compiler would make shifts and moves.
-    unsafe {
-        let (high, low) = (multipliers, multipliers.add(LANES));
-        [
-            _mm512_set1_epi32(high.cast::<i32>().read_unaligned()),
-            _mm512_set1_epi32(low.cast::<i32>().read_unaligned()),
-        ]
-    }
 }
 
 // SAFETY of every block below: the trait demands AVX-512 VNNI of the caller, and memory that is good for
@@ -63,6 +46,7 @@ impl Dots for Dpbusd {
         // SAFETY: as above.
         unsafe {
             let [high, low] = digits(multipliers);
+            let (high, low) = (_mm512_set1_epi32(high), _mm512_set1_epi32(low));
             Dpbusd {
                 high: _mm512_dpbusd_epi32(self.high, high, bytes),
                 low: _mm512_dpbusd_epi32(self.low, low, bytes),
@@ -114,6 +98,7 @@ impl Dots for Dpbusd {
         // SAFETY: as above.
         unsafe {
             let [high, low] = digits(multipliers);
+            let (high, low) = (_mm512_set1_epi32(high), _mm512_set1_epi32(low));
             Dpbusd {
                 high: _mm512_dpbusd_epi32(self.high, bytes, high),
                 low: _mm512_dpbusd_epi32(self.low, bytes, low),

@@ -1,7 +1,6 @@
 //! Dot products by 256-bit `vpdpbusd` (unsigned × signed bytes), with multipliers of two digits.
 
-use crate::generic::dots::{Dots, Multipliers, digits_at, put_digits, put_signed_digits};
-use crate::generic::lanes::LANES;
+use crate::generic::dots::{Dots, Multipliers, digits, digits_at, put_digits, put_signed_digits};
 use crate::x86_64::ymm::Ymm;
 use std::arch::x86_64::*;
 
@@ -10,22 +9,6 @@ use std::arch::x86_64::*;
 pub(crate) struct Dpbusd {
     high: [__m256i; 2],
     low: [__m256i; 2],
-}
-
-/// The digits of a step, in all lanes.
-///
-/// # Safety
-/// Needs the ISA; multipliers as [`Dots`] demands.
-#[inline(always)]
-unsafe fn digits(multipliers: *const i8) -> [__m256i; 2] {
-    // SAFETY: as the caller promises. Two loads: of one, the compiler would make shifts and moves.
-    unsafe {
-        let (high, low) = (multipliers, multipliers.add(LANES));
-        [
-            _mm256_set1_epi32(high.cast::<i32>().read_unaligned()),
-            _mm256_set1_epi32(low.cast::<i32>().read_unaligned()),
-        ]
-    }
 }
 
 // SAFETY of every block below: the trait demands AVX-VNNI of the caller, and memory that is good for
@@ -68,6 +51,7 @@ impl Dots for Dpbusd {
         // SAFETY: as above.
         unsafe {
             let [high, low] = digits(multipliers);
+            let (high, low) = (_mm256_set1_epi32(high), _mm256_set1_epi32(low));
             Dpbusd {
                 high: [
                     _mm256_dpbusd_avx_epi32(self.high[0], high, bytes[0]),
@@ -127,6 +111,7 @@ impl Dots for Dpbusd {
         // SAFETY: as above.
         unsafe {
             let [high, low] = digits(multipliers);
+            let (high, low) = (_mm256_set1_epi32(high), _mm256_set1_epi32(low));
             Dpbusd {
                 high: [
                     _mm256_dpbusd_avx_epi32(self.high[0], bytes[0], high),
