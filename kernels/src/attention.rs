@@ -78,7 +78,7 @@ fn attend_all(ops: &Ops, queries: &Queries, cache: &KvLayer, spans: Range<usize>
         // SAFETY: the table is that of an available ISA.
         unsafe { (ops.attend)(queries, cache, span(index), partial) };
     }
-    merge_all(ops, queries, &partials, stride, out);
+    merge_all(ops, queries, cache, &partials, stride, out);
 }
 
 /// Memory for [`crate::Engine::attention_within`]: each thread's keys and values of one head.
@@ -221,7 +221,7 @@ fn for_each_span(ops: &Ops, pool: &ThreadPool, cache: &KvLayer, tiles: &[Queries
         let count = spans(queries.shape, queries.start, &queries.rows).len();
         let own;
         (own, rest) = rest.split_at(count * stride);
-        merge_all(ops, queries, own, stride, out);
+        merge_all(ops, queries, cache, own, stride, out);
     }
 }
 
@@ -240,13 +240,27 @@ fn span(index: usize) -> Span {
 }
 
 /// Merges `[span][query][partial]`, spans `step` floats apart, into the output of each query.
-fn merge_all(ops: &Ops, queries: &Queries, partials: &[f32], step: usize, out: &Output) {
+fn merge_all(
+    ops: &Ops,
+    queries: &Queries,
+    cache: &KvLayer,
+    partials: &[f32],
+    step: usize,
+    out: &Output,
+) {
     let stride = partial_len(queries.shape.head_dim);
     for m in 0..queries.count() {
         let (row, head) = queries.place(m);
         // SAFETY: each query's output belongs to the task that has the query; the table is that of
         // an available ISA.
-        unsafe { (ops.merge)(&partials[m * stride..], step, out.of(row, head)) };
+        unsafe {
+            (ops.merge)(
+                &partials[m * stride..],
+                step,
+                cache.rotated(),
+                out.of(row, head),
+            )
+        };
     }
 }
 

@@ -1,6 +1,8 @@
 //! The key/value cache of one layer, in the layout that attention reads.
 
+use crate::generic::attention::rotated_together;
 use crate::generic::dots::STEP;
+use crate::generic::lanes::LANES;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::str::FromStr;
@@ -24,27 +26,26 @@ pub enum KvKind {
     F16,
     /// INT8 with one f32 scale per position and head.
     Q8,
+    /// Keys as [`KvKind::Q8`]; values rotated, as INT4 codes of uneven levels, with one f32 scale per
+    /// position and head.
+    K8V4,
 }
 
 impl KvKind {
     /// Every kind.
-    pub const ALL: [KvKind; 3] = [KvKind::F32, KvKind::F16, KvKind::Q8];
+    pub const ALL: [KvKind; 4] = [KvKind::F32, KvKind::F16, KvKind::Q8, KvKind::K8V4];
 
     /// Bytes that one layer needs for `capacity` positions, but for those that align it; `None` beyond
     /// `usize::MAX`.
     pub fn bytes(self, kv_heads: usize, head_dim: usize, capacity: usize) -> Option<usize> {
-        let element = match self {
-            KvKind::F32 => 4,
-            KvKind::F16 => 2,
-            KvKind::Q8 => 1,
+        let (element, scales) = match self {
+            KvKind::F32 => (4, 0),
+            KvKind::F16 => (2, 0),
+            KvKind::Q8 | KvKind::K8V4 => (1, 2 * size_of::<f32>()),
         };
-        let scales = if self == KvKind::Q8 {
-            2 * size_of::<f32>()
-        } else {
-            0
-        };
-        let per_position = padded_key(self, head_dim)?
-            .checked_add(padded(head_dim)?)?
+        let per_position = self
+            .key_width(head_dim)?
+            .checked_add(self.value_width(head_dim)?)?
             .checked_mul(element)?
             .checked_add(scales)?;
         capacity
@@ -52,22 +53,41 @@ impl KvKind {
             .checked_mul(kv_heads)?
             .checked_mul(per_position)
     }
+
+    /// Elements that the key of one position takes up.
+    fn key_width(self, head_dim: usize) -> Option<usize> {
+        match self {
+            KvKind::F32 | KvKind::F16 => Some(head_dim),
+            KvKind::Q8 | KvKind::K8V4 => head_dim.checked_next_multiple_of(STEP),
+        }
+    }
+
+    /// Elements that the value of one position takes up: whole vectors of 16 lanes, two of them in one
+    /// where they are INT4.
+    fn value_width(self, head_dim: usize) -> Option<usize> {
+        let padded = head_dim.checked_next_multiple_of(LANES)?;
+        Some(match self {
+            KvKind::F32 | KvKind::F16 | KvKind::Q8 => padded,
+            KvKind::K8V4 => padded / 2,
+        })
+    }
 }
 
-/// `f32`, `f16`, `q8`.
+/// `f32`, `f16`, `q8`, `k8v4`.
 impl fmt::Display for KvKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             KvKind::F32 => "f32",
             KvKind::F16 => "f16",
             KvKind::Q8 => "q8",
+            KvKind::K8V4 => "k8v4",
         })
     }
 }
 
 /// The name of a cache kind is not one of ours.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown kind of KV cache {0:?}: expected f32, f16 or q8")]
+#[error("unknown kind of KV cache {0:?}: expected f32, f16, q8 or k8v4")]
 pub struct UnknownKvKind(String);
 
 impl FromStr for KvKind {
@@ -81,19 +101,6 @@ impl FromStr for KvKind {
     }
 }
 
-/// `head_dim` padded to whole vectors of 16 lanes.
-fn padded(head_dim: usize) -> Option<usize> {
-    head_dim.checked_next_multiple_of(16)
-}
-
-/// Dimensions that the key of one position takes up.
-fn padded_key(kind: KvKind, head_dim: usize) -> Option<usize> {
-    match kind {
-        KvKind::F32 | KvKind::F16 => Some(head_dim),
-        KvKind::Q8 => head_dim.checked_next_multiple_of(STEP),
-    }
-}
-
 /// Keys and values of one layer.
 ///
 /// Keys lie in blocks of 16 positions, `[kv_head][position / 16][dimension][position % 16]`, so that
@@ -101,13 +108,15 @@ fn padded_key(kind: KvKind, head_dim: usize) -> Option<usize> {
 /// `[kv_head][position][dimension padded to 16]`, so that their weighted sum does. Neither needs a
 /// sum across lanes. As INT8, four of the elements that a sum takes lie together, as integer dot
 /// products want them: keys `[kv_head][position / 16][dimension / 4][position % 16][dimension % 4]`,
-/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`.
+/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`. As INT4, values of two fours
+/// share bytes, `[kv_head][position / 8][dimension padded to 16][position % 4]`, the first four in the
+/// low nibbles.
 pub struct KvLayer {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Dimensions that a key takes up.
+    /// Elements that a key takes up.
     pub(crate) key_width: usize,
-    /// Dimensions that a value takes up.
+    /// Elements that a value takes up.
     pub(crate) value_width: usize,
     /// A multiple of [`CHUNK`].
     pub(crate) padded_capacity: usize,
@@ -126,9 +135,10 @@ pub(crate) enum Store {
         values: Lines<u16>,
     },
     Q8(Int8Store),
+    K8V4(Int8Store),
 }
 
-/// INT8 codes, and a scale for each position and head.
+/// INT8 codes, or INT4 codes of values, and a scale for each position and head.
 pub(crate) struct Int8Store {
     pub keys: Lines<i8>,
     pub values: Lines<i8>,
@@ -184,11 +194,17 @@ impl KvLayer {
             "a KV cache beyond memory"
         );
         let positions = capacity.next_multiple_of(CHUNK);
-        let widths = padded_key(kind, head_dim).zip(padded(head_dim));
+        let widths = kind.key_width(head_dim).zip(kind.value_width(head_dim));
         let (key_width, value_width) = widths.expect("counted above");
         let keys = kv_heads * positions * key_width;
         let values = kv_heads * positions * value_width;
         let scales = kv_heads * positions;
+        let integers = || Int8Store {
+            keys: Lines::zeroed(keys),
+            values: Lines::zeroed(values),
+            key_scales: vec![0.0; scales],
+            value_scales: vec![0.0; scales],
+        };
         let store = match kind {
             KvKind::F32 => Store::F32 {
                 keys: Lines::zeroed(keys),
@@ -198,12 +214,8 @@ impl KvLayer {
                 keys: Lines::zeroed(keys),
                 values: Lines::zeroed(values),
             },
-            KvKind::Q8 => Store::Q8(Int8Store {
-                keys: Lines::zeroed(keys),
-                values: Lines::zeroed(values),
-                key_scales: vec![0.0; scales],
-                value_scales: vec![0.0; scales],
-            }),
+            KvKind::Q8 => Store::Q8(integers()),
+            KvKind::K8V4 => Store::K8V4(integers()),
         };
         KvLayer {
             kv_heads,
@@ -219,6 +231,14 @@ impl KvLayer {
     /// Positions that fit.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Dimensions of a value that are rotated together: 1 where none is.
+    pub(crate) fn rotated(&self) -> usize {
+        match self.store {
+            Store::F32 { .. } | Store::F16 { .. } | Store::Q8(_) => 1,
+            Store::K8V4(_) => rotated_together(self.head_dim),
+        }
     }
 
     /// The keys of one head.

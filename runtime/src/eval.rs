@@ -104,7 +104,7 @@ pub fn evaluate(
         Session::new(model, options)
     };
     let reference_kv = match options.kv {
-        KvKind::Q8 => KvKind::F16,
+        KvKind::Q8 | KvKind::K8V4 => KvKind::F16,
         exact => exact,
     };
     // Both in step, so that the reference's logits need not be kept for a whole window.

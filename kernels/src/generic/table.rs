@@ -22,17 +22,17 @@ pub(crate) struct Ops {
     pub kv_store:
         unsafe fn(cache: &mut KvLayer, position: usize, kv_head: usize, key: &[f32], value: &[f32]),
     pub attend: unsafe fn(queries: &Queries, cache: &KvLayer, span: Span, partial: &mut [f32]),
-    pub merge: unsafe fn(partials: &[f32], step: usize, out: &mut [f32]),
+    pub merge: unsafe fn(partials: &[f32], step: usize, rotated: usize, out: &mut [f32]),
 }
 
 /// Quantizes one row.
 type QuantizeRow = unsafe fn(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
 
 /// A table whose functions are compiled with `$features` over the lanes `$lanes`, those of attention
-/// over the dot products `$dots`, too. With `from`: another table's, but for these.
+/// over the dot products `$long` and `$short`, too. With `from`: another table's, but for these.
 macro_rules! ops_table {
-    ($lanes:ty, $dots:ty $(, $features:literal)?) => {
-        $crate::generic::ops_table!(@table $lanes, $dots, [$(#[target_feature(enable = $features)])?],
+    ($lanes:ty, $long:ty, $short:ty $(, $features:literal)?) => {
+        $crate::generic::ops_table!(@table $lanes, [$long, $short], [$(#[target_feature(enable = $features)])?],
             rms_norm = norm::rms_norm(x: &mut [f32], weight: &[f32], eps: f32);
             layer_norm = norm::layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
             softmax = norm::softmax(x: &mut [f32]);
@@ -47,39 +47,40 @@ macro_rules! ops_table {
             kv_store = attention::kv_store(
                 cache: &mut $crate::kv::KvLayer, position: usize, kv_head: usize,
                 key: &[f32], value: &[f32]);
-            merge = attention::merge(partials: &[f32], step: usize, out: &mut [f32]);
+            merge = attention::merge(
+                partials: &[f32], step: usize, rotated: usize, out: &mut [f32]);
         );
     };
-    (from $table:path, $dots:ty, $features:literal) => {
+    (from $table:path, $long:ty, $short:ty, $features:literal) => {
         pub(crate) static OPS: $crate::generic::Ops = $crate::generic::Ops {
             attend: $crate::generic::ops_table!(
-                @attend $dots, [#[target_feature(enable = $features)]]),
+                @attend [$long, $short], [#[target_feature(enable = $features)]]),
             ..$table
         };
     };
-    (@table $lanes:ty, $dots:ty, $features:tt,
+    (@table $lanes:ty, $dots:tt, $features:tt,
         $($name:ident = $module:ident :: $function:ident ($($arg:ident : $type:ty),*);)*) => {
         pub(crate) static OPS: $crate::generic::Ops = $crate::generic::Ops {
             $($name: {
-                $crate::generic::ops_table!(@function $features, $lanes, $module, $function,
+                $crate::generic::ops_table!(@function $features, [$lanes], $module, $function,
                     ($($arg: $type),*));
                 $function
             },)*
             attend: $crate::generic::ops_table!(@attend $dots, $features),
         };
     };
-    (@attend $dots:ty, $features:tt) => {{
-        $crate::generic::ops_table!(@function $features, $dots, attention, attend,
+    (@attend [$long:ty, $short:ty], $features:tt) => {{
+        $crate::generic::ops_table!(@function $features, [$long, $short], attention, attend,
             (queries: &$crate::generic::attention::Queries, cache: &$crate::kv::KvLayer,
              span: $crate::generic::attention::Span, partial: &mut [f32]));
         attend
     }};
-    (@function [$(#[$feature:meta])?], $over:ty, $module:ident, $function:ident,
+    (@function [$(#[$feature:meta])?], [$($over:ty),*], $module:ident, $function:ident,
         ($($arg:ident : $type:ty),*)) => {
         $(#[$feature])?
         unsafe fn $function($($arg: $type),*) {
             // SAFETY: the caller has the ISA; the features are enabled here.
-            unsafe { $crate::generic::$module::$function::<$over>($($arg),*) }
+            unsafe { $crate::generic::$module::$function::<$($over),*>($($arg),*) }
         }
     };
 }

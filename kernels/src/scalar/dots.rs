@@ -1,15 +1,17 @@
 //! Dot products one by one.
 
 use super::lanes::Array;
-use crate::generic::dots::{BYTES, Dots, Multipliers, STEP, words_at};
+use crate::generic::dots::{BYTES, Dots, LEVELS, LONG, Multipliers, SHORT, STEP, words_at};
 use crate::generic::lanes::{LANES, Lanes};
 
 /// Plain integers; multipliers are 16 bits.
 #[derive(Clone, Copy)]
-pub(crate) struct Sums([i32; LANES]);
+pub(crate) struct Long([i32; LANES]);
 
-impl Dots for Sums {
+impl Dots for Long {
     const QUERIES: usize = 1;
+    const LARGEST: f32 = LONG;
+    const STEPS: usize = 1;
     type Floats = Array;
     type Bytes = [i8; BYTES];
 
@@ -30,12 +32,17 @@ impl Dots for Sums {
     }
 
     unsafe fn zero() -> Self {
-        Sums([0; LANES])
+        Long([0; LANES])
     }
 
     unsafe fn load(from: *const i8) -> [i8; BYTES] {
         // SAFETY: good for so many bytes, as the trait demands.
         unsafe { from.cast::<[i8; BYTES]>().read_unaligned() }
+    }
+
+    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load(from) }
     }
 
     unsafe fn dot(mut self, multipliers: *const i8, bytes: [i8; BYTES]) -> Self {
@@ -53,5 +60,52 @@ impl Dots for Sums {
         let floats = self.0.map(|x| x as f32);
         // SAFETY: 16 floats.
         unsafe { Array::load(floats.as_ptr()) }
+    }
+}
+
+/// Plain integers.
+#[derive(Clone, Copy)]
+pub(crate) struct Short(Long);
+
+impl Dots for Short {
+    const QUERIES: usize = 1;
+    const LARGEST: f32 = SHORT;
+    const STEPS: usize = 2;
+    type Floats = Array;
+    type Bytes = [i8; BYTES];
+
+    fn at(step: usize) -> usize {
+        Long::at(step)
+    }
+
+    unsafe fn put(x: Array, to: &mut Multipliers) {
+        // SAFETY: the caller's promise.
+        unsafe { Long::put(x, to) }
+    }
+
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller's promise.
+        Short(unsafe { Long::zero() })
+    }
+
+    unsafe fn load(from: *const i8) -> [i8; BYTES] {
+        // SAFETY: the caller's promise.
+        unsafe { Long::load(from) }
+    }
+
+    unsafe fn load_values(from: *const i8, step: usize) -> [i8; BYTES] {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { Self::load(from) };
+        bytes.map(|byte| LEVELS[usize::from(byte as u8 >> (4 * step) & 15)])
+    }
+
+    unsafe fn dot(self, multipliers: *const i8, bytes: [i8; BYTES]) -> Self {
+        // SAFETY: the caller's promise.
+        Short(unsafe { self.0.dot(multipliers, bytes) })
+    }
+
+    unsafe fn to_floats(self) -> Array {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.to_floats() }
     }
 }

@@ -6,4 +6,4 @@ mod matmul;
 
 pub(crate) use matmul::MATMUL;
 
-crate::generic::ops_table!(lanes::Array, dots::Sums);
+crate::generic::ops_table!(lanes::Array, dots::Long, dots::Short);

@@ -1,13 +1,16 @@
-//! Dot products by `sdot`, with multipliers of two digits.
+//! Dot products by `sdot`.
 
-use crate::aarch64::neon::Quads;
-use crate::generic::dots::{Dots, Multipliers, digits, digits_at, put_digits, put_signed_digits};
+use crate::aarch64::neon::{self, Quads};
+use crate::generic::dots::{
+    Dots, LONG, Multipliers, SHORT, bytes, digits, digits_at, put_bytes, put_digits,
+    put_signed_digits,
+};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
 /// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15, of products with high digits and with low ones.
 #[derive(Clone, Copy)]
-pub(crate) struct Digits {
+pub(crate) struct Long {
     high: [int32x4_t; 4],
     low: [int32x4_t; 4],
 }
@@ -38,8 +41,10 @@ unsafe fn sdot(sums: [int32x4_t; 4], bytes: [int8x16_t; 4], digits: i32) -> [int
 
 // SAFETY of every block below: the trait demands the dot product of the caller, and memory that is
 // good for 64 bytes.
-impl Dots for Digits {
+impl Dots for Long {
     const QUERIES: usize = 3;
+    const LARGEST: f32 = LONG;
+    const STEPS: usize = 1;
     type Floats = Quads;
     type Bytes = [int8x16_t; 4];
 
@@ -58,7 +63,7 @@ impl Dots for Digits {
     unsafe fn zero() -> Self {
         // SAFETY: as above.
         let zero = [unsafe { vdupq_n_s32(0) }; 4];
-        Digits {
+        Long {
             high: zero,
             low: zero,
         }
@@ -71,11 +76,17 @@ impl Dots for Digits {
     }
 
     #[inline(always)]
+    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
+        // SAFETY: as above.
+        unsafe { Self::load(from) }
+    }
+
+    #[inline(always)]
     unsafe fn dot(self, multipliers: *const i8, bytes: [int8x16_t; 4]) -> Self {
         // SAFETY: as above.
         unsafe {
             let [high, low] = digits(multipliers);
-            Digits {
+            Long {
                 high: sdot(self.high, bytes, high),
                 low: sdot(self.low, bytes, low),
             }
@@ -94,5 +105,59 @@ impl Dots for Digits {
         Quads::of_integers(std::array::from_fn(|i| unsafe {
             vaddq_s32(vshlq_n_s32::<7>(self.high[i]), self.low[i])
         }))
+    }
+}
+
+/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+#[derive(Clone, Copy)]
+pub(crate) struct Short([int32x4_t; 4]);
+
+// SAFETY of every block below: as above.
+impl Dots for Short {
+    const QUERIES: usize = 6;
+    const LARGEST: f32 = SHORT;
+    const STEPS: usize = 2;
+    type Floats = Quads;
+    type Bytes = [int8x16_t; 4];
+
+    #[inline(always)]
+    fn at(step: usize) -> usize {
+        digits_at(step)
+    }
+
+    #[inline(always)]
+    unsafe fn put(x: Quads, to: &mut Multipliers) {
+        // SAFETY: as above.
+        unsafe { put_bytes(x, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        Short([unsafe { vdupq_n_s32(0) }; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> [int8x16_t; 4] {
+        // SAFETY: as above.
+        unsafe { Long::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_values(from: *const i8, step: usize) -> [int8x16_t; 4] {
+        // SAFETY: as above.
+        unsafe { neon::Short::load_values(from, step) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, multipliers: *const i8, values: [int8x16_t; 4]) -> Self {
+        // SAFETY: as above.
+        Short(unsafe { sdot(self.0, values, bytes(multipliers)) })
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Quads {
+        // SAFETY: as above.
+        unsafe { Quads::of_integers(self.0) }
     }
 }

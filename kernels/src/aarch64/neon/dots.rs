@@ -1,17 +1,35 @@
-//! Dot products by `smlal`, with multipliers of 16 bits.
+//! Dot products by `smlal`, with multipliers of 16 bits, and by `smull` and `sadalp`, with bytes.
 
 use super::lanes::Quads;
-use crate::generic::dots::{Dots, Multipliers, words_at};
+use crate::generic::dots::{
+    Dots, LEVELS, LONG, Multipliers, SHORT, bytes, digits_at, put_bytes, words_at,
+};
 use std::arch::aarch64::*;
 
 /// One lane each, of four sums that belong together.
 #[derive(Clone, Copy)]
-pub(crate) struct Smlal([int32x4_t; 16]);
+pub(crate) struct Long([int32x4_t; 16]);
+
+/// What the low nibbles (step 0) or the high ones (step 1) are codes of.
+#[inline(always)]
+fn levels(bytes: int8x16_t, step: usize) -> int8x16_t {
+    // SAFETY: NEON is part of AArch64; there are 16 levels.
+    unsafe {
+        let bytes = vreinterpretq_u8_s8(bytes);
+        let codes = match step {
+            0 => vandq_u8(bytes, vdupq_n_u8(15)),
+            _ => vshrq_n_u8::<4>(bytes),
+        };
+        vqtbl1q_s8(vld1q_s8(LEVELS.as_ptr()), codes)
+    }
+}
 
 // SAFETY of every block below: NEON is part of AArch64; the trait demands memory that is good for 64
 // bytes.
-impl Dots for Smlal {
+impl Dots for Long {
     const QUERIES: usize = 1;
+    const LARGEST: f32 = LONG;
+    const STEPS: usize = 1;
     type Floats = Quads;
     type Bytes = [int16x8_t; 8];
 
@@ -31,13 +49,19 @@ impl Dots for Smlal {
     #[inline(always)]
     unsafe fn zero() -> Self {
         // SAFETY: as above.
-        Smlal([unsafe { vdupq_n_s32(0) }; 16])
+        Long([unsafe { vdupq_n_s32(0) }; 16])
     }
 
     #[inline(always)]
     unsafe fn load(from: *const i8) -> [int16x8_t; 8] {
         // SAFETY: as above.
         std::array::from_fn(|i| unsafe { vmovl_s8(vld1_s8(from.add(8 * i))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
+        // SAFETY: as above.
+        unsafe { Self::load(from) }
     }
 
     #[inline(always)]
@@ -63,6 +87,75 @@ impl Dots for Smlal {
                 vpaddq_s32(lanes[0], lanes[1]),
                 vpaddq_s32(lanes[2], lanes[3]),
             )
+        }))
+    }
+}
+
+/// One lane each, of two sums that belong together.
+#[derive(Clone, Copy)]
+pub(crate) struct Short([int32x4_t; 8]);
+
+// SAFETY of every block below: as above.
+impl Dots for Short {
+    const QUERIES: usize = 2;
+    const LARGEST: f32 = SHORT;
+    const STEPS: usize = 2;
+    type Floats = Quads;
+    type Bytes = [int8x16_t; 4];
+
+    #[inline(always)]
+    fn at(step: usize) -> usize {
+        digits_at(step)
+    }
+
+    #[inline(always)]
+    unsafe fn put(x: Quads, to: &mut Multipliers) {
+        // SAFETY: as above.
+        unsafe { put_bytes(x, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        Short([unsafe { vdupq_n_s32(0) }; 8])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> [int8x16_t; 4] {
+        // SAFETY: as above.
+        std::array::from_fn(|i| unsafe { vld1q_s8(from.add(16 * i)) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_values(from: *const i8, step: usize) -> [int8x16_t; 4] {
+        // SAFETY: as above.
+        let [a, b, c, d] = unsafe { Self::load(from) };
+        [
+            levels(a, step),
+            levels(b, step),
+            levels(c, step),
+            levels(d, step),
+        ]
+    }
+
+    #[inline(always)]
+    unsafe fn dot(mut self, multipliers: *const i8, values: [int8x16_t; 4]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let x = vreinterpretq_s8_s32(vdupq_n_s32(bytes(multipliers)));
+            for (sums, values) in self.0.chunks_exact_mut(2).zip(values) {
+                sums[0] = vpadalq_s16(sums[0], vmull_s8(vget_low_s8(values), vget_low_s8(x)));
+                sums[1] = vpadalq_s16(sums[1], vmull_high_s8(values, x));
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Quads {
+        // SAFETY: as above.
+        Quads::of_integers(std::array::from_fn(|i| unsafe {
+            vpaddq_s32(self.0[2 * i], self.0[2 * i + 1])
         }))
     }
 }

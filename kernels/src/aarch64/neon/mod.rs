@@ -6,8 +6,9 @@ mod matmul;
 mod peak;
 mod smlal;
 
+pub(in crate::aarch64) use dots::Short;
 pub(in crate::aarch64) use lanes::Quads;
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
 
-crate::generic::ops_table!(lanes::Quads, dots::Smlal);
+crate::generic::ops_table!(lanes::Quads, dots::Long, dots::Short);

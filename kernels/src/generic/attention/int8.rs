@@ -1,10 +1,10 @@
 //! Attention over INT8 keys and values, by integer dot products.
 //!
-//! Queries and weights become integers of 15 bits, so that their rounding is far below that of the
-//! INT8 keys and values.
+//! Queries and weights become integers of 15 bits, so that their rounding is far below that of INT8 keys
+//! and values; with INT4 values, of 7 bits.
 
 use super::{AHEAD, Head, Queries, Tiled, load_chunk, partial_len, row_of_tiles};
-use crate::generic::dots::{BYTES, Dots, LARGEST, Multipliers, STEP};
+use crate::generic::dots::{BYTES, Dots, Multipliers, STEP};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{CHUNK, Int8Store, KEY_BLOCK, KvLayer};
@@ -12,26 +12,25 @@ use std::marker::PhantomData;
 
 /// One query in integers: `x = scale · multiplier`.
 struct Query {
-    multipliers: Vec<Multipliers>,
     /// Sums of the high digits and of the low ones.
     total: [i32; 2],
     scale: f32,
 }
 
 impl Query {
-    /// A query with elements that are not finite gets a scale that is not a number.
+    /// A query with elements that are not finite gets a scale that is not a number. Its multipliers are as
+    /// long as it is, in vectors.
     ///
     /// # Safety
     /// The ISA of `D`.
     #[inline(always)]
-    unsafe fn new<D: Dots>(x: &[f32]) -> Query {
-        let mut multipliers = vec![Multipliers::default(); x.len().div_ceil(LANES)];
+    unsafe fn new<D: Dots>(x: &[f32], multipliers: &mut [Multipliers]) -> Query {
         // SAFETY: the caller has the ISA.
         unsafe {
             let (largest, finite) = largest_magnitude::<D::Floats>(x);
             let usable = finite && largest >= SMALLEST;
             // Sums stay within 32 bits: less only beyond 1024 dimensions.
-            let range = LARGEST.min((i32::MAX as usize / (128 * x.len())) as f32);
+            let range = D::LARGEST.min((i32::MAX as usize / (128 * x.len())) as f32);
             let mut totals = [D::Floats::splat(0.0); 2];
             if usable {
                 let inverse = D::Floats::splat(range / largest);
@@ -43,7 +42,6 @@ impl Query {
             }
             Query {
                 total: [totals[0].sum() as i32, totals[1].sum() as i32],
-                multipliers,
                 scale: match (finite, usable) {
                     (false, _) => f32::NAN,
                     (true, false) => 0.0,
@@ -77,7 +75,7 @@ impl ChunkWeights {
             let largest = largest.largest();
             let usable = largest >= SMALLEST;
             let (scale, inverse) = if usable {
-                (largest * (1.0 / LARGEST), LARGEST / largest)
+                (largest * (1.0 / D::LARGEST), D::LARGEST / largest)
             } else {
                 (0.0, 0.0)
             };
@@ -97,8 +95,11 @@ pub(super) struct Int8<'a, D> {
     value_scales: &'a [f32],
     head_dim: usize,
     key_width: usize,
-    value_width: usize,
+    /// Dimensions of a value, padded.
+    value_dims: usize,
     queries: Vec<Query>,
+    /// Those of each query, one after the other.
+    multipliers: Vec<Multipliers>,
     weights: Vec<ChunkWeights>,
     dots: PhantomData<D>,
 }
@@ -111,10 +112,12 @@ impl<'a, D: Dots> Int8<'a, D> {
     #[inline(always)]
     pub unsafe fn new(queries: &Queries, cache: &KvLayer, store: &'a Int8Store) -> Self {
         let head = queries.cache_head();
-        let mut integers = Vec::with_capacity(queries.count());
-        for m in 0..queries.count() {
+        let (count, vectors) = (queries.count(), cache.head_dim.div_ceil(LANES));
+        let mut multipliers = vec![Multipliers::default(); count * vectors];
+        let mut integers = Vec::with_capacity(count);
+        for (m, multipliers) in multipliers.chunks_exact_mut(vectors).enumerate() {
             // SAFETY: the caller has the ISA.
-            integers.push(unsafe { Query::new::<D>(queries.query(m)) });
+            integers.push(unsafe { Query::new::<D>(queries.query(m), multipliers) });
         }
         Int8 {
             keys: &store.keys[cache.keys_of(head)],
@@ -123,9 +126,10 @@ impl<'a, D: Dots> Int8<'a, D> {
             value_scales: &store.value_scales[cache.scales_of(head)],
             head_dim: cache.head_dim,
             key_width: cache.key_width,
-            value_width: cache.value_width,
-            weights: vec![ChunkWeights::default(); integers.len()],
+            value_dims: D::STEPS * cache.value_width,
             queries: integers,
+            multipliers,
+            weights: vec![ChunkWeights::default(); count],
             dots: PhantomData,
         }
     }
@@ -143,9 +147,11 @@ impl<'a, D: Dots> Int8<'a, D> {
             while first < count {
                 let wide = D::Floats::WIDE;
                 first += match (wide, D::QUERIES.min(count - first)) {
+                    (true, 6..) => row_of_tiles::<D::Floats, 6, 4>(work, first),
                     (true, 3..) => row_of_tiles::<D::Floats, 3, 2>(work, first),
                     (true, 2) => row_of_tiles::<D::Floats, 2, 4>(work, first),
                     (true, _) => row_of_tiles::<D::Floats, 1, 4>(work, first),
+                    (false, 6..) => row_of_tiles::<D::Floats, 6, 1>(work, first),
                     (false, 3..) => row_of_tiles::<D::Floats, 3, 1>(work, first),
                     (false, 2) => row_of_tiles::<D::Floats, 2, 1>(work, first),
                     (false, _) => row_of_tiles::<D::Floats, 1, 1>(work, first),
@@ -218,8 +224,10 @@ impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
             .expect("as many queries");
         // SAFETY: `B` blocks of keys, as many dimensions in each query, and the caller's promises.
         unsafe {
+            let vectors = head.head_dim.div_ceil(LANES);
+            let multipliers = &head.multipliers[first * vectors..][..M * vectors];
             let multipliers: [*const i8; M] =
-                std::array::from_fn(|m| queries[m].multipliers.as_ptr().cast());
+                std::array::from_fn(|m| multipliers[m * vectors..].as_ptr().cast());
             let mut sums: [[D; B]; M] =
                 std::array::from_fn(|m| [D::signed_zero(queries[m].total); B]);
             for step in 0..head.key_width / STEP {
@@ -262,36 +270,46 @@ struct WeightedValues<'a, D> {
 impl<D: Dots> Tiled<D::Floats> for WeightedValues<'_, D> {
     #[inline(always)]
     fn vectors(&self) -> usize {
-        self.head.value_width / LANES
+        self.head.value_dims / LANES
     }
 
     #[inline(always)]
     unsafe fn tile<const M: usize, const B: usize>(&mut self, first: usize, vector: usize) {
         let head = self.head;
         let d = vector * LANES;
-        let width = head.value_width;
+        let dims = head.value_dims;
         let stride = partial_len(head.head_dim);
-        let steps = self.positions.div_ceil(STEP);
-        let values = &head.values[self.chunk * width..][..steps * STEP * width];
+        let rows = self.positions.div_ceil(D::STEPS * STEP);
+        let values = &head.values[self.chunk * dims / D::STEPS..][..rows * STEP * dims];
         let values = values[d * STEP..].as_ptr();
         let out = &mut self.partial[first * stride..][..M * stride];
         let out = out[d..].as_mut_ptr();
         let weights: &[ChunkWeights; M] = head.weights[first..first + M]
             .try_into()
             .expect("as many queries");
-        // SAFETY: rows of `width` fours for each step; accumulators of `width` floats.
+        // SAFETY: rows of `dims` fours for each `D::STEPS` steps; accumulators of `dims` floats.
         unsafe {
             let mut sums = [[D::zero(); B]; M];
-            for step in 0..steps {
-                let bytes: [D::Bytes; B] = std::array::from_fn(|b| {
-                    let at = step * STEP * width + b * BYTES;
-                    D::Floats::prefetch(values.wrapping_add(at + AHEAD * width).cast());
-                    D::load(values.add(at))
-                });
-                for (sums, weights) in sums.iter_mut().zip(weights) {
-                    let multipliers = weights.multipliers.as_ptr().cast::<i8>().add(D::at(step));
-                    for (sum, bytes) in sums.iter_mut().zip(bytes) {
-                        *sum = sum.dot(multipliers, bytes);
+            for row in 0..rows {
+                let values = values.add(row * STEP * dims);
+                for part in 0..D::STEPS {
+                    // No `from_fn`: its own functions would not be inlined around so much.
+                    let mut bytes = [D::load(values); B];
+                    for (b, bytes) in bytes.iter_mut().enumerate() {
+                        let values = values.add(b * BYTES);
+                        if part == 0 {
+                            D::Floats::prefetch(
+                                values.wrapping_add(AHEAD * dims / D::STEPS).cast(),
+                            );
+                        }
+                        *bytes = D::load_values(values, part);
+                    }
+                    let at = D::at(row * D::STEPS + part);
+                    for (sums, weights) in sums.iter_mut().zip(weights) {
+                        let multipliers = weights.multipliers.as_ptr().cast::<i8>().add(at);
+                        for (sum, bytes) in sums.iter_mut().zip(bytes) {
+                            *sum = sum.dot(multipliers, bytes);
+                        }
                     }
                 }
             }

@@ -6,6 +6,7 @@
 
 mod floats;
 mod int8;
+mod rotation;
 mod store;
 
 use super::dots::Dots;
@@ -15,6 +16,8 @@ use crate::engine::AttentionShape;
 use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, Store};
 use floats::Floats;
 use int8::Int8;
+use rotation::rotate;
+pub(crate) use rotation::rotated_together;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 pub(crate) use store::kv_store;
@@ -136,9 +139,9 @@ trait Head<L: Lanes> {
 /// The partial results of all queries over the positions of a span, `[query][partial_len]`.
 ///
 /// # Safety
-/// The ISA of `D`.
+/// The ISA of `D` and `S`.
 #[inline(always)]
-pub(crate) unsafe fn attend<D: Dots>(
+pub(crate) unsafe fn attend<D: Dots, S: Dots>(
     queries: &Queries,
     cache: &KvLayer,
     span: Span,
@@ -159,6 +162,10 @@ pub(crate) unsafe fn attend<D: Dots>(
             Store::Q8(store) => {
                 let head = Int8::<D>::new(queries, cache, store);
                 attend_head::<D::Floats>(queries, cache, head, span, partial);
+            }
+            Store::K8V4(store) => {
+                let head = Int8::<S>::new(queries, cache, store);
+                attend_head::<S::Floats>(queries, cache, head, span, partial);
             }
         }
     }
@@ -339,12 +346,17 @@ fn hide(chunk: &mut [f32; CHUNK], seen: &Range<usize>, by: f32) {
 }
 
 /// Merges the partial results of one query, in order of their spans and `step` floats apart, into its
-/// output.
+/// output, and rotates that back if values are `rotated`.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
-pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], step: usize, out: &mut [f32]) {
+pub(crate) unsafe fn merge<L: Lanes>(
+    partials: &[f32],
+    step: usize,
+    rotated: usize,
+    out: &mut [f32],
+) {
     let stride = partial_len(out.len());
     // A span of which the query sees nothing has no largest score.
     let seen = || {
@@ -386,6 +398,7 @@ pub(crate) unsafe fn merge<L: Lanes>(partials: &[f32], step: usize, out: &mut [f
             }
         }
     }
+    rotate(out, rotated);
 }
 
 /// 2 to the power of `own - largest`.

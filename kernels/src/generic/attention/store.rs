@@ -1,6 +1,7 @@
 //! Storing keys and values.
 
-use crate::generic::dots::STEP;
+use super::rotation::rotate;
+use crate::generic::dots::{LEVELS, STEP};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{Int8Store, KEY_BLOCK, KvLayer, Store};
@@ -22,6 +23,7 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
     let block_at = cache.keys_of(kv_head).start + (position - in_block) * key_width;
     let values_at = cache.values_of(kv_head).start;
     let scale_at = cache.scales_of(kv_head).start + position;
+    let rotated = cache.rotated();
     // SAFETY: the caller has the ISA.
     unsafe {
         match &mut cache.store {
@@ -41,39 +43,93 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                     lanes_at::<L>(value, from).store_f16(row.as_mut_ptr());
                 }
             }
-            Store::Q8(Int8Store {
-                keys,
-                values,
-                key_scales,
-                value_scales,
-            }) => {
-                let keys = &mut keys[block_at + in_block * STEP..];
-                key_scales[scale_at] = quantize::<L>(
-                    key,
-                    #[inline(always)]
-                    |from, codes| {
-                        let fours = codes.chunks_exact(STEP).take((key_width - from) / STEP);
-                        for (four, codes) in (from / STEP..).zip(fours) {
-                            keys[four * KEY_BLOCK * STEP..][..STEP].copy_from_slice(codes);
-                        }
-                    },
-                );
+            Store::Q8(store) => {
                 let in_four = position % STEP;
-                let values =
-                    &mut values[values_at + (position - in_four) * value_width + in_four..];
-                value_scales[scale_at] = quantize::<L>(
+                let values = &mut store.values[values_at + (position - in_four) * value_width..];
+                store.value_scales[scale_at] = quantize::<L>(
                     value,
                     #[inline(always)]
                     |from, codes| {
                         for (d, &code) in (from..).zip(codes) {
-                            values[d * STEP] = code;
+                            values[d * STEP + in_four] = code;
                         }
                     },
                 );
+                store_key::<L>(store, block_at, in_block, key_width, key, scale_at);
+            }
+            Store::K8V4(store) => {
+                let in_eight = position % (2 * STEP);
+                let values = &mut store.values[values_at + (position - in_eight) * value_width..];
+                let (in_four, shift) = (in_eight % STEP, in_eight / STEP * 4);
+                let mut value = value.to_vec();
+                rotate(&mut value, rotated);
+                let scale = quantize::<L>(
+                    &value,
+                    #[inline(always)]
+                    |from, codes| {
+                        for (d, &code) in (from..).zip(codes) {
+                            let byte = &mut values[d * STEP + in_four];
+                            let other = *byte as u8 & !(15 << shift);
+                            *byte = (other | NEAREST[usize::from(code as u8)] << shift) as i8;
+                        }
+                    },
+                );
+                // Attention rotates once more, which is `rotated` times the way back.
+                store.value_scales[scale_at] = scale / rotated as f32;
+                store_key::<L>(store, block_at, in_block, key_width, key, scale_at);
             }
         }
     }
 }
+
+/// Stores an INT8 key.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn store_key<L: Lanes>(
+    store: &mut Int8Store,
+    block_at: usize,
+    in_block: usize,
+    key_width: usize,
+    key: &[f32],
+    scale_at: usize,
+) {
+    let keys = &mut store.keys[block_at + in_block * STEP..];
+    // SAFETY: the caller has the ISA.
+    let scale = unsafe {
+        quantize::<L>(
+            key,
+            #[inline(always)]
+            |from, codes| {
+                let fours = codes.chunks_exact(STEP).take((key_width - from) / STEP);
+                for (four, codes) in (from / STEP..).zip(fours) {
+                    keys[four * KEY_BLOCK * STEP..][..STEP].copy_from_slice(codes);
+                }
+            },
+        )
+    };
+    store.key_scales[scale_at] = scale;
+}
+
+/// For each INT8 code, as an unsigned byte, the INT4 code of the nearest level.
+const NEAREST: [u8; 256] = {
+    let mut nearest = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let code = byte as u8 as i8 as i32;
+        let mut level = 1;
+        while level < LEVELS.len() {
+            let best = LEVELS[nearest[byte] as usize] as i32;
+            if (LEVELS[level] as i32 - code).abs() < (best - code).abs() {
+                nearest[byte] = level as u8;
+            }
+            level += 1;
+        }
+        byte += 1;
+    }
+    nearest
+};
 
 /// Puts the dimensions of a key into a block.
 fn scatter<E: Copy>(key: &[E], block: &mut [E]) {

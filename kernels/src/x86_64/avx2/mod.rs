@@ -7,4 +7,4 @@ mod peak;
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
 
-crate::generic::ops_table!(super::ymm::Ymm, dots::Maddwd, "avx2,fma,f16c");
+crate::generic::ops_table!(super::ymm::Ymm, dots::Long, dots::Short, "avx2,fma,f16c");

@@ -1,20 +1,25 @@
-//! Dot products by 256-bit `vpdpbusd` (unsigned × signed bytes), with multipliers of two digits.
+//! Dot products by 256-bit `vpdpbusd` (unsigned × signed bytes).
 
-use crate::generic::dots::{Dots, Multipliers, digits, digits_at, put_digits, put_signed_digits};
-use crate::x86_64::ymm::Ymm;
+use crate::generic::dots::{
+    Dots, LONG, Multipliers, SHORT, bytes, digits, digits_at, put_bytes, put_digits,
+    put_signed_digits,
+};
+use crate::x86_64::ymm::{Ymm, levels};
 use std::arch::x86_64::*;
 
 /// Lanes 0 to 7 and 8 to 15, of products with high digits and with low ones.
 #[derive(Clone, Copy)]
-pub(crate) struct Dpbusd {
+pub(crate) struct Long {
     high: [__m256i; 2],
     low: [__m256i; 2],
 }
 
 // SAFETY of every block below: the trait demands AVX-VNNI of the caller, and memory that is good for
 // 64 bytes.
-impl Dots for Dpbusd {
+impl Dots for Long {
     const QUERIES: usize = 3;
+    const LARGEST: f32 = LONG;
+    const STEPS: usize = 1;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
 
@@ -47,12 +52,18 @@ impl Dots for Dpbusd {
     }
 
     #[inline(always)]
+    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
+        // SAFETY: as above.
+        unsafe { Self::load(from) }
+    }
+
+    #[inline(always)]
     unsafe fn dot(self, multipliers: *const i8, bytes: [__m256i; 2]) -> Self {
         // SAFETY: as above.
         unsafe {
             let [high, low] = digits(multipliers);
             let (high, low) = (_mm256_set1_epi32(high), _mm256_set1_epi32(low));
-            Dpbusd {
+            Long {
                 high: [
                     _mm256_dpbusd_avx_epi32(self.high[0], high, bytes[0]),
                     _mm256_dpbusd_avx_epi32(self.high[1], high, bytes[1]),
@@ -89,7 +100,7 @@ impl Dots for Dpbusd {
         let [high, low] = total.map(|total| total.wrapping_mul(-128));
         // SAFETY: as above.
         unsafe {
-            Dpbusd {
+            Long {
                 high: [_mm256_set1_epi32(high); 2],
                 low: [_mm256_set1_epi32(low); 2],
             }
@@ -112,7 +123,7 @@ impl Dots for Dpbusd {
         unsafe {
             let [high, low] = digits(multipliers);
             let (high, low) = (_mm256_set1_epi32(high), _mm256_set1_epi32(low));
-            Dpbusd {
+            Long {
                 high: [
                     _mm256_dpbusd_avx_epi32(self.high[0], bytes[0], high),
                     _mm256_dpbusd_avx_epi32(self.high[1], bytes[1], high),
@@ -122,6 +133,94 @@ impl Dots for Dpbusd {
                     _mm256_dpbusd_avx_epi32(self.low[1], bytes[1], low),
                 ],
             }
+        }
+    }
+}
+
+/// Lanes 0 to 7 and 8 to 15.
+#[derive(Clone, Copy)]
+pub(crate) struct Short([__m256i; 2]);
+
+// SAFETY of every block below: as above.
+impl Dots for Short {
+    const QUERIES: usize = 6;
+    const LARGEST: f32 = SHORT;
+    const STEPS: usize = 2;
+    type Floats = Ymm;
+    type Bytes = [__m256i; 2];
+
+    #[inline(always)]
+    fn at(step: usize) -> usize {
+        digits_at(step)
+    }
+
+    #[inline(always)]
+    unsafe fn put(x: Ymm, to: &mut Multipliers) {
+        // SAFETY: as above.
+        unsafe { put_bytes(x, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        unsafe { Self::signed_zero([0; 2]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe { Long::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_values(from: *const i8, step: usize) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let [a, b] = Self::load(from);
+            [levels(a, step), levels(b, step)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, multipliers: *const i8, values: [__m256i; 2]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm256_set1_epi32(bytes(multipliers));
+            Short([
+                _mm256_dpbusd_avx_epi32(self.0[0], x, values[0]),
+                _mm256_dpbusd_avx_epi32(self.0[1], x, values[1]),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Ymm {
+        // SAFETY: as above.
+        unsafe { Ymm::of_integers(self.0[0], self.0[1]) }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_zero(total: [i32; 2]) -> Self {
+        // Bytes are read with 128 added.
+        // SAFETY: as above.
+        Short([unsafe { _mm256_set1_epi32(total[1].wrapping_mul(-128)) }; 2])
+    }
+
+    #[inline(always)]
+    unsafe fn signed_load(from: *const i8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe { Long::signed_load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_dot(self, multipliers: *const i8, keys: [__m256i; 2]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm256_set1_epi32(bytes(multipliers));
+            Short([
+                _mm256_dpbusd_avx_epi32(self.0[0], keys[0], x),
+                _mm256_dpbusd_avx_epi32(self.0[1], keys[1], x),
+            ])
         }
     }
 }
