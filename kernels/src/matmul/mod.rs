@@ -19,7 +19,9 @@ mod table;
 mod tests;
 
 pub(crate) use block::{Block, ManyTokens, Micro};
-pub(crate) use table::{ManyKernels, MatmulKernels, Tiles, kernels};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use table::ManyKernels;
+pub(crate) use table::{MatmulKernels, Tiles, kernels};
 
 use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
 use crate::engine::{MatmulInput, MatmulJob};

@@ -148,6 +148,8 @@ impl<'a, D: Dots> Int8<'a, D> {
                 let wide = D::Floats::WIDE;
                 first += match (wide, D::QUERIES.min(count - first)) {
                     (true, 6..) => row_of_tiles::<D::Floats, 6, 4>(work, first),
+                    // Those that can have six at once have half the registers of sums for each.
+                    (true, 3..) if D::QUERIES >= 6 => row_of_tiles::<D::Floats, 3, 4>(work, first),
                     (true, 3..) => row_of_tiles::<D::Floats, 3, 2>(work, first),
                     (true, 2) => row_of_tiles::<D::Floats, 2, 4>(work, first),
                     (true, _) => row_of_tiles::<D::Floats, 1, 4>(work, first),
