@@ -5,7 +5,9 @@ pub const ACTIVATION_GROUP: usize = 32;
 
 /// Rows of a matmul input as INT8, symmetric, one f32 scale per row and [`ACTIVATION_GROUP`]
 /// columns: `scale = max|x| / 127`, `code = round_ties_even(x * (127 / max|x|))` in -127..=127. A
-/// group whose `max|x|` is below 1e-30 is all zeros with scale 0 (so that 127 / max|x| is finite).
+/// group whose `max|x|` is below 1e-30 is all zeros with scale 0 (so that 127 / max|x| is finite). One
+/// with an element that is not finite is all zeros with a scale that is not a number, so that all that is
+/// computed from it is none.
 ///
 /// Rows are padded with zeros to a multiple of 128 columns, the largest weight group.
 #[derive(Clone, Debug, Default, PartialEq)]

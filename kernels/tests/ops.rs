@@ -204,6 +204,41 @@ proptest! {
     }
 }
 
+/// What is not finite must come out as such: its group has no scale, and the others are as without it.
+#[test]
+fn groups_that_are_not_finite_have_no_scale() {
+    const COLS: usize = 70;
+    let quantize = |isa, x: &[f32]| {
+        let mut out = QuantizedRows::default();
+        engine(isa, 1).quantize(x, COLS, &mut out);
+        out
+    };
+    let some: Vec<f32> = (0..2 * COLS).map(|i| (i as f32 * 0.7).sin()).collect();
+    for others in [some, vec![0.0; 2 * COLS], vec![1e-35; 2 * COLS]] {
+        let clean = quantize(Isa::Scalar, &others);
+        for isa in Isa::available() {
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in 0..2 * COLS {
+                    let mut x = others.clone();
+                    x[at] = bad;
+                    // A second one must not hide the first.
+                    x[at / 2 * 2] = f32::NAN;
+                    let found = quantize(isa, &x);
+                    for i in 0..2 * COLS {
+                        let (row, col) = (i / COLS, i % COLS);
+                        let (value, scale) = found.get(row, col);
+                        if row == at / COLS && col / 32 == at % COLS / 32 {
+                            assert!(value.is_nan() && scale.is_nan(), "{isa}, {bad} at {at}");
+                        } else {
+                            assert_eq!((value, scale), clean.get(row, col), "{isa}, {bad} at {at}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn large_rows_are_shared_among_threads_with_the_same_bits() {
     let x: Vec<f32> = (0..100 * 777).map(|i| (i as f32 * 0.1).sin()).collect();

@@ -43,21 +43,22 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
         for (g, &inverse) in inverses[..count].iter().enumerate() {
             let group = first + g;
             let codes = &mut codes[group * ACTIVATION_GROUP..][..ACTIVATION_GROUP];
-            if inverse == 0.0 {
-                codes.fill(0);
-                sums[group] = 0;
-                continue;
-            }
             // SAFETY: the caller has the ISA; 32 codes.
-            unsafe {
-                let inverse = L::splat(inverse);
+            let sum = unsafe {
+                let scale = L::splat(inverse);
                 let [a, b] = group_of::<L>(x, group).map(
                     #[inline(always)]
-                    |x| x.mul(inverse).round(),
+                    |x| x.mul(scale).round(),
                 );
-                sums[group] = a.add(b).sum() as i32;
                 a.store_i8(codes.as_mut_ptr());
                 b.store_i8(codes.as_mut_ptr().add(LANES));
+                a.add(b).sum()
+            };
+            sums[group] = sum as i32;
+            // Zero times what is not finite is not a number, and the largest may have missed one.
+            if sum.is_nan() {
+                codes.fill(0);
+                scales[group] = f32::NAN;
             }
         }
     }
