@@ -133,7 +133,7 @@ def main():
         sys.exit(f"{KINGLET} is missing: .ci/arm builds it")
     run("cargo", "build", "--release", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
     python = environment()
-    models = peers.models(python, peers.reference(python), openvino=None)
+    models = peers.models(python, *peers.smollm2(python), openvino=None)
     pairs = [(kind, peer, files) for (kind, peer, _), files in zip(peers.KINDS, models)]
     rows = []
     print("| CPU | test | llama.cpp | kinglet | ratio |\n|---|---|---|---|---|")

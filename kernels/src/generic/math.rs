@@ -14,7 +14,8 @@ use std::f32::consts::LN_2;
 pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
     // SAFETY: the caller has the ISA.
     unsafe {
-        let x = x.max(L::splat(-87.0)).min(L::splat(88.0));
+        // In this order, what is not a number stays.
+        let x = L::splat(88.0).min(L::splat(-87.0).max(x));
         let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
         let r = n.fma(L::splat(-0.693_359_4), x);
         let r = n.fma(L::splat(2.121_944_4e-4), r);
