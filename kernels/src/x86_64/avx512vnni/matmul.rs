@@ -7,7 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use crate::packing::PANEL;
-use crate::x86_64::{prefetch, prefetch_write};
+use crate::x86_64::{prefetch, prefetch_halves, prefetch_write};
 use std::arch::x86_64::*;
 
 /// Bytes of one load: 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -129,7 +129,11 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool, const S
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                *scale = halves(block.panel(first + p), group);
+                let panel = block.panel(first + p);
+                if STREAMS {
+                    prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
+                }
+                *scale = halves(panel, group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             if !MINIMUM {
@@ -241,7 +245,11 @@ unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                *scale = halves(block.panel(first + p), group);
+                let panel = block.panel(first + p);
+                if STREAMS {
+                    prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
+                }
+                *scale = halves(panel, group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             for n in 0..N {
@@ -365,7 +373,11 @@ unsafe fn split_panels<
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                *scale = halves(block.panel(first + p), group);
+                let panel = block.panel(first + p);
+                if STREAMS {
+                    prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
+                }
+                *scale = halves(panel, group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             for n in 0..N {
