@@ -7,7 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
-use crate::x86_64::{prefetch, prefetch_write};
+use crate::x86_64::{prefetch, prefetch_halves, prefetch_write};
 use std::arch::x86_64::*;
 
 /// Bytes of 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -131,6 +131,9 @@ unsafe fn q4_halves<
             }
             for h in 0..H {
                 let (panel, at) = half(block, first + h);
+                if STREAMS && h % 2 == 0 {
+                    prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
+                }
                 let scale = halves(panel.add(at / 2), group);
                 for n in 0..N {
                     let sums = D::q4_sums(sum[h][n]);
@@ -189,6 +192,7 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>
     unsafe {
         let mut acc = start::<H, N>(first, out, stride);
         for part in 0..block.groups * block.parts {
+            let group = part / block.parts;
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for line in 0..8 {
                 let mut codes = [D::q8_codes(_mm256_setzero_si256()); H];
@@ -209,7 +213,10 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>
             }
             for h in 0..H {
                 let (panel, at) = half(block, first + h);
-                let scale = halves(panel.add(at / 2), part / block.parts);
+                if STREAMS && h % 2 == 0 {
+                    prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
+                }
+                let scale = halves(panel.add(at / 2), group);
                 for n in 0..N {
                     let zero = D::Q8_ZERO;
                     acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
@@ -275,6 +282,7 @@ unsafe fn split_halves<
         let zero = _mm256_set1_epi8(1 << (bits - 1));
         let mut acc = start::<H, N>(first, out, stride);
         for part in 0..block.groups * block.parts {
+            let group = part / block.parts;
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for quad in 0..8 {
                 let mut codes = [D::q8_codes(_mm256_setzero_si256()); H];
@@ -300,7 +308,10 @@ unsafe fn split_halves<
             }
             for h in 0..H {
                 let (panel, at) = half(block, first + h);
-                let scale = halves(panel.add(at / 2), part / block.parts);
+                if STREAMS && h % 2 == 0 {
+                    prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
+                }
+                let scale = halves(panel.add(at / 2), group);
                 for n in 0..N {
                     let zero = D::Q8_ZERO;
                     acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
