@@ -186,6 +186,13 @@ impl<D: Dots> Head<D::Floats> for Int8<'_, D> {
     ) {
         let scales = self.value_scales[chunk..][..CHUNK].try_into();
         let scales = scales.expect("a chunk of scales");
+        for line in 0..CHUNK / LANES {
+            let scales = self
+                .value_scales
+                .as_ptr()
+                .wrapping_add(chunk + AHEAD + line * LANES);
+            D::Floats::prefetch(scales.cast());
+        }
         for (own, weights) in self.weights.iter_mut().zip(weights) {
             // SAFETY: the caller has the ISA.
             unsafe { own.set::<D>(weights, scales) };
@@ -249,6 +256,9 @@ impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
                 let scale = D::Floats::splat(query.scale);
                 for (b, sum) in sums.into_iter().enumerate() {
                     let scales = &head.key_scales[position + b * KEY_BLOCK..][..LANES];
+                    if m == 0 {
+                        D::Floats::prefetch(scales.as_ptr().wrapping_add(AHEAD).cast());
+                    }
                     let scales = D::Floats::load(scales.as_ptr());
                     let out = &mut self.out[first + m][(block + b) * KEY_BLOCK..][..LANES];
                     sum.to_floats()
