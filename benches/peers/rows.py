@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 
 import run as peers
-from encoders import Peer, onnx_python, pull
+from encoders import Peer, onnx_python
 
-KINGLET = peers.ROOT / "target/release/kinglet"
+KINGLET = peers.KINGLET
 QUALITY = peers.HERE.parent / "quality" / "llama_cpp_eval.py"
 TYPES = ["Q4_0", "Q4_K_M", "Q8_0"]
 # As `compare` has them by default; TEXTS: the lines that it times encoders with.
@@ -126,7 +126,7 @@ def spearman(vectors, judgements):
 def onnx(args, info):
     threads = args.threads or info["default_threads"]
     tokens = min(PROMPT, info["config"]["encoder"]["max_tokens"])
-    python, tokenizer = onnx_python(), pull("all-minilm-l6-v2") / "tokenizer.json"
+    python, tokenizer = onnx_python(), peers.pull("all-minilm-l6-v2") / "tokenizer.json"
     peer_file = peers.HERE / "onnx_embed.py"
     version, file = peers.run(python, "-c", "import onnxruntime, onnx_embed; print(onnxruntime.__version__, "
                               "onnx_embed.onnx_file())", cwd=peers.HERE, capture_output=True,

@@ -115,10 +115,14 @@ def reference(python):
     return folder
 
 
-def pulled(name):
+def pull(name):
     """The path of a model or text of kinglet-convert's catalogue."""
-    answer = run(CONVERT, "pull", name, capture_output=True, text=True)
-    path = Path(answer.stdout.strip())
+    return Path(run(CONVERT, "pull", name, capture_output=True, text=True).stdout.strip())
+
+
+def pull_file(name):
+    """The path of one that is a single file."""
+    path = pull(name)
     return next(path.glob("*.*")) if path.is_dir() else path
 
 
@@ -132,7 +136,7 @@ def gemma3(python):
     """Gemma 3 270M likewise."""
     gguf = CACHE / GEMMA / "reference-f16.gguf"
     if not gguf.exists():
-        run(python, HERE / "smollm2_reference.py", pulled(GEMMA), gguf.parent, stdout=sys.stderr)
+        run(python, HERE / "smollm2_reference.py", pull_file(GEMMA), gguf.parent, stdout=sys.stderr)
     return gguf, gguf
 
 

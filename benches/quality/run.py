@@ -66,7 +66,7 @@ def timed(*command):
 
 def news():
     """The two halves of the news documents: to calibrate on, and to score."""
-    lines = [line.strip() for line in peers.pulled("lee-background").read_text(encoding="utf-8").split("\n")]
+    lines = [line.strip() for line in peers.pull_file("lee-background").read_text(encoding="utf-8").split("\n")]
     lines = [line for line in lines if line]
     halves = FOLDER / "calibration.txt", FOLDER / "news.txt"
     for path, part in zip(halves, (lines[:150], lines[-150:])):

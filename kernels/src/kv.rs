@@ -1,6 +1,5 @@
 //! The key/value cache of one layer, in the layout that attention reads.
 
-use crate::generic::attention::rotated_together;
 use crate::generic::dots::STEP;
 use crate::generic::lanes::LANES;
 use std::fmt;
@@ -26,8 +25,8 @@ pub enum KvKind {
     F16,
     /// INT8 with one f32 scale per position and head.
     Q8,
-    /// Keys as [`KvKind::Q8`]; values rotated, as INT4 codes of uneven levels, with one f32 scale per
-    /// position and head.
+    /// Keys are kept as [`KvKind::Q8`] does; values rotated, as INT4 codes of uneven levels, with one f32
+    /// scale per position and head.
     K8V4,
 }
 
@@ -233,11 +232,12 @@ impl KvLayer {
         self.capacity
     }
 
-    /// Dimensions of a value that are rotated together: 1 where none is.
+    /// How many dimensions of a value are rotated together, one from each part of it: 1 where none is.
     pub(crate) fn rotated(&self) -> usize {
         match self.store {
             Store::F32 { .. } | Store::F16 { .. } | Store::Q8(_) => 1,
-            Store::K8V4(_) => rotated_together(self.head_dim),
+            Store::K8V4(_) if self.head_dim.is_multiple_of(4) => 4,
+            Store::K8V4(_) => 1,
         }
     }
 

@@ -318,7 +318,7 @@ fn cache_sizes_count_padding_and_scales() {
     assert!("q4".parse::<KvKind>().is_err());
 }
 
-/// Every code of an INT8 cache at an end of its range, and all products of a score of one sign: sums
+/// Every code of an INT8 cache, and every key of the other, at an end of its range, and all products of a score of one sign: sums
 /// are as large as they can be.
 #[test]
 fn sums_at_the_ends_of_their_range() {
@@ -404,22 +404,47 @@ fn keys_and_values_that_are_not_finite_give_the_same_bits() {
 #[test]
 fn queries_that_are_not_finite_stay_alone() {
     for (bad, kind) in bad_with_kinds([f32::NAN, f32::INFINITY]) {
-        let softcap = (bad.is_nan()).then_some(5.0);
-        let mut case = Case::new(
-            AttentionShape {
+        for softcap in [None, Some(5.0)] {
+            let shape = AttentionShape {
                 softcap,
                 ..shape(3, 1, 24)
-            },
-            70,
-        );
-        let clean = case.run(Isa::Scalar, 1, kind, 0, 70);
-        let at = (40 * 3 + 1) * 24;
-        case.queries[at + 5] = bad;
-        for isa in Isa::available() {
-            let found = case.run(isa, 2, kind, 0, 70);
-            assert!(found[at..at + 24].iter().all(|x| x.is_nan()), "{isa}");
-            assert_eq!(bits(&found[..at]), bits(&clean[..at]), "{isa}");
-            assert_eq!(bits(&found[at + 24..]), bits(&clean[at + 24..]), "{isa}");
+            };
+            let mut case = Case::new(shape, 70);
+            let clean = case.run(Isa::Scalar, 1, kind, 0, 70);
+            let at = (40 * 3 + 1) * 24;
+            case.queries[at + 5] = bad;
+            for isa in Isa::available() {
+                let label = format!("{isa}, {kind}, {bad}, {softcap:?}");
+                let found = case.run(isa, 2, kind, 0, 70);
+                assert!(found[at..at + 24].iter().all(|x| x.is_nan()), "{label}");
+                assert_eq!(bits(&found[..at]), bits(&clean[..at]), "{label}");
+                assert_eq!(bits(&found[at + 24..]), bits(&clean[at + 24..]), "{label}");
+            }
+        }
+    }
+}
+
+/// One position outweighs each of the others by far, but not all of them: each of their weights is below
+/// half of what a short multiplier can tell from nothing.
+#[test]
+fn many_small_weights_count_for_their_sum() {
+    let mut case = Case::new(shape(1, 1, 64), 64);
+    case.queries.fill(1.0);
+    // Scores of 5.56 and 0.
+    case.keys.fill(0.0);
+    case.keys[20 * 64..21 * 64].fill(5.56 / 8.0);
+    // Signs that are the same throughout quarters: INT4 keeps them.
+    case.values.fill(1.0);
+    case.values[20 * 64 + 32..21 * 64].fill(-1.0);
+    for kind in KvKind::ALL {
+        let found = case.run(Isa::detect(), 1, kind, 63, 1);
+        let want = case.reference(63);
+        // The others' share is 0.195.
+        assert!((want[63] - (2.0 * 0.195 - 1.0)).abs() < 1e-2, "{want:?}");
+        // Three halves of a step at most, of 126 for the largest weight, which is a bit more than 1.
+        for (found, want) in found.iter().zip(want) {
+            let off = (f64::from(*found) - want).abs();
+            assert!(off < 1.5 / 126.0, "{kind}: {found} {want}");
         }
     }
 }

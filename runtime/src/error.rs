@@ -71,7 +71,7 @@ pub enum Error {
     /// A context that this computer has no memory for.
     #[error(
         "a context of {context} tokens needs {:.1} GB, more than this computer can give: \
-         choose a smaller context (-c) or a smaller cache (--kv q8)",
+         choose a smaller context (-c) or a smaller cache (--kv q8 or k8v4)",
         *bytes as f64 / 1e9
     )]
     Memory {

@@ -18,8 +18,8 @@ pub struct EvalOptions {
     pub window: usize,
     /// The most windows; `None`: the whole text.
     pub windows: Option<usize>,
-    /// How keys and values are stored; a reference has F16 where the model has Q8, so that what that
-    /// costs shows.
+    /// How keys and values are stored; a reference has F16 where the model has integers, so that what
+    /// those cost shows.
     pub kv: KvKind,
 }
 

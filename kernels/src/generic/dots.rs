@@ -1,5 +1,5 @@
-//! Dot products of signed bytes with larger integers, in sixteen lanes: what attention over INT8 keys
-//! and values is written over, once for all ISAs.
+//! Dot products of signed bytes with integers of one or two digits, in sixteen lanes: what attention over
+//! INT8 keys, and INT8 or INT4 values, is written over, once for all ISAs.
 
 use super::lanes::{LANES, Lanes};
 
@@ -53,8 +53,8 @@ pub(crate) fn digits_at(step: usize) -> usize {
     step / steps * size_of::<Multipliers>() + step % steps * STEP
 }
 
-/// Sixteen i32 lanes that products add up in; sums wrap. An ISA has two: long multipliers are for INT8
-/// values and what looks at them, short ones for INT4 values, whose own rounding is far above theirs.
+/// Sixteen i32 lanes that products add up in; sums wrap. An ISA has two of them: with long multipliers for
+/// a cache that is INT8, with short ones where values are INT4, which round more than these.
 ///
 /// # Safety
 /// Every method needs the ISA of its implementation; `multipliers` must be where [`Dots::at`] says, of
@@ -67,7 +67,7 @@ pub(crate) trait Dots: Copy {
     const LARGEST: f32;
 
     /// Steps of values that [`BYTES`] hold: one of INT8, or two of INT4.
-    const STEPS: usize;
+    const STEPS: usize = 1;
 
     /// The same lanes as floats.
     type Floats: Lanes;
@@ -89,7 +89,11 @@ pub(crate) trait Dots: Copy {
 
     /// Reads a step of [`Dots::STEPS`]; `from` as in [`Dots::load`]. INT4 values of the first one are in
     /// the low nibbles, and read as the [`LEVELS`] that they are codes of.
-    unsafe fn load_values(from: *const i8, step: usize) -> Self::Bytes;
+    #[inline(always)]
+    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
+        // SAFETY: the same promises.
+        unsafe { Self::load(from) }
+    }
 
     /// Adds to each lane the products of its four bytes with the multipliers of a step, which are at
     /// [`Dots::at`].
@@ -99,7 +103,7 @@ pub(crate) trait Dots: Copy {
     unsafe fn to_floats(self) -> Self::Floats;
 
     // The same for multipliers of either sign. An ISA without products of two signed bytes moves the
-    // codes to the unsigned range, and takes out at the start what that adds.
+    // codes to the unsigned range, and takes out at the start what that adds, or moves signs.
 
     /// Integers of magnitudes up to [`Dots::LARGEST`] as multipliers of [`Dots::signed_dot`]. Returns
     /// their digits.
@@ -141,7 +145,7 @@ pub(crate) trait Dots: Copy {
 #[inline(always)]
 pub(crate) unsafe fn digits(multipliers: *const i8) -> [i32; 2] {
     // SAFETY: as the caller promises.
-    unsafe { [bytes(multipliers), bytes(multipliers.add(LANES))] }
+    unsafe { [four_bytes(multipliers), four_bytes(multipliers.add(LANES))] }
 }
 
 /// Integers of 0..=[`LONG`] as two digits of 0..=127.
@@ -183,7 +187,7 @@ pub(crate) unsafe fn put_bytes<L: Lanes>(x: L, to: &mut Multipliers) {
 /// # Safety
 /// `multipliers` as [`Dots`] demands, at [`digits_at`].
 #[inline(always)]
-pub(crate) unsafe fn bytes(multipliers: *const i8) -> i32 {
+pub(crate) unsafe fn four_bytes(multipliers: *const i8) -> i32 {
     // SAFETY: as the caller promises.
     unsafe { multipliers.cast::<i32>().read_unaligned() }
 }

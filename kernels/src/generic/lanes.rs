@@ -46,7 +46,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     unsafe fn copy_sign(self, sign: Self) -> Self;
-    /// To an integer, ties to even; for magnitudes below 2^22.
+    /// To an integer, ties to even; for magnitudes below 2^22, and what is not a number stays so.
     unsafe fn round(self) -> Self;
     /// 2 to the power of lanes that hold integers in -126..=127.
     unsafe fn exp2_integer(self) -> Self;

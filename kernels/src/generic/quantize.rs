@@ -44,21 +44,22 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
             let group = first + g;
             let codes = &mut codes[group * ACTIVATION_GROUP..][..ACTIVATION_GROUP];
             // SAFETY: the caller has the ISA; 32 codes.
-            let sum = unsafe {
-                let scale = L::splat(inverse);
+            unsafe {
+                let inverse = L::splat(inverse);
                 let [a, b] = group_of::<L>(x, group).map(
                     #[inline(always)]
-                    |x| x.mul(scale).round(),
+                    |x| x.mul(inverse).round(),
                 );
+                let sum = a.add(b).sum();
+                sums[group] = sum as i32;
+                // The largest may have missed one, and zero times what is not finite is not a number.
+                if sum.is_nan() {
+                    codes.fill(0);
+                    scales[group] = f32::NAN;
+                    continue;
+                }
                 a.store_i8(codes.as_mut_ptr());
                 b.store_i8(codes.as_mut_ptr().add(LANES));
-                a.add(b).sum()
-            };
-            sums[group] = sum as i32;
-            // Zero times what is not finite is not a number, and the largest may have missed one.
-            if sum.is_nan() {
-                codes.fill(0);
-                scales[group] = f32::NAN;
             }
         }
     }

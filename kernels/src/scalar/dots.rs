@@ -4,14 +4,17 @@ use super::lanes::Array;
 use crate::generic::dots::{BYTES, Dots, LEVELS, LONG, Multipliers, SHORT, STEP, words_at};
 use crate::generic::lanes::{LANES, Lanes};
 
-/// Plain integers; multipliers are 16 bits.
+/// Plain integers, and values of which bytes hold so many steps; multipliers are 16 bits.
 #[derive(Clone, Copy)]
-pub(crate) struct Long([i32; LANES]);
+pub(crate) struct Sums<const STEPS: usize>([i32; LANES]);
 
-impl Dots for Long {
+pub(crate) type Long = Sums<1>;
+pub(crate) type Short = Sums<2>;
+
+impl<const STEPS: usize> Dots for Sums<STEPS> {
     const QUERIES: usize = 1;
-    const LARGEST: f32 = LONG;
-    const STEPS: usize = 1;
+    const LARGEST: f32 = if STEPS == 1 { LONG } else { SHORT };
+    const STEPS: usize = STEPS;
     type Floats = Array;
     type Bytes = [i8; BYTES];
 
@@ -32,7 +35,7 @@ impl Dots for Long {
     }
 
     unsafe fn zero() -> Self {
-        Long([0; LANES])
+        Sums([0; LANES])
     }
 
     unsafe fn load(from: *const i8) -> [i8; BYTES] {
@@ -40,9 +43,13 @@ impl Dots for Long {
         unsafe { from.cast::<[i8; BYTES]>().read_unaligned() }
     }
 
-    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
+    unsafe fn load_values(from: *const i8, step: usize) -> [i8; BYTES] {
         // SAFETY: the caller's promise.
-        unsafe { Self::load(from) }
+        let bytes = unsafe { Self::load(from) };
+        match STEPS {
+            1 => bytes,
+            _ => bytes.map(|byte| LEVELS[usize::from(byte as u8 >> (4 * step) & 15)]),
+        }
     }
 
     unsafe fn dot(mut self, multipliers: *const i8, bytes: [i8; BYTES]) -> Self {
@@ -60,52 +67,5 @@ impl Dots for Long {
         let floats = self.0.map(|x| x as f32);
         // SAFETY: 16 floats.
         unsafe { Array::load(floats.as_ptr()) }
-    }
-}
-
-/// Plain integers.
-#[derive(Clone, Copy)]
-pub(crate) struct Short(Long);
-
-impl Dots for Short {
-    const QUERIES: usize = 1;
-    const LARGEST: f32 = SHORT;
-    const STEPS: usize = 2;
-    type Floats = Array;
-    type Bytes = [i8; BYTES];
-
-    fn at(step: usize) -> usize {
-        Long::at(step)
-    }
-
-    unsafe fn put(x: Array, to: &mut Multipliers) {
-        // SAFETY: the caller's promise.
-        unsafe { Long::put(x, to) }
-    }
-
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller's promise.
-        Short(unsafe { Long::zero() })
-    }
-
-    unsafe fn load(from: *const i8) -> [i8; BYTES] {
-        // SAFETY: the caller's promise.
-        unsafe { Long::load(from) }
-    }
-
-    unsafe fn load_values(from: *const i8, step: usize) -> [i8; BYTES] {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { Self::load(from) };
-        bytes.map(|byte| LEVELS[usize::from(byte as u8 >> (4 * step) & 15)])
-    }
-
-    unsafe fn dot(self, multipliers: *const i8, bytes: [i8; BYTES]) -> Self {
-        // SAFETY: the caller's promise.
-        Short(unsafe { self.0.dot(multipliers, bytes) })
-    }
-
-    unsafe fn to_floats(self) -> Array {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.to_floats() }
     }
 }

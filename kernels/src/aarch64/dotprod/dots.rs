@@ -2,7 +2,7 @@
 
 use crate::aarch64::neon::{self, Quads};
 use crate::generic::dots::{
-    Dots, LONG, Multipliers, SHORT, bytes, digits, digits_at, put_bytes, put_digits,
+    Dots, LONG, Multipliers, SHORT, digits, digits_at, four_bytes, put_bytes, put_digits,
     put_signed_digits,
 };
 use std::arch::aarch64::*;
@@ -44,7 +44,6 @@ unsafe fn sdot(sums: [int32x4_t; 4], bytes: [int8x16_t; 4], digits: i32) -> [int
 impl Dots for Long {
     const QUERIES: usize = 3;
     const LARGEST: f32 = LONG;
-    const STEPS: usize = 1;
     type Floats = Quads;
     type Bytes = [int8x16_t; 4];
 
@@ -73,12 +72,6 @@ impl Dots for Long {
     unsafe fn load(from: *const i8) -> [int8x16_t; 4] {
         // SAFETY: as above.
         std::array::from_fn(|i| unsafe { vld1q_s8(from.add(16 * i)) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
-        // SAFETY: as above.
-        unsafe { Self::load(from) }
     }
 
     #[inline(always)]
@@ -152,7 +145,7 @@ impl Dots for Short {
     #[inline(always)]
     unsafe fn dot(self, multipliers: *const i8, values: [int8x16_t; 4]) -> Self {
         // SAFETY: as above.
-        Short(unsafe { sdot(self.0, values, bytes(multipliers)) })
+        Short(unsafe { sdot(self.0, values, four_bytes(multipliers)) })
     }
 
     #[inline(always)]

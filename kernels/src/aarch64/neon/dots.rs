@@ -2,7 +2,7 @@
 
 use super::lanes::Quads;
 use crate::generic::dots::{
-    Dots, LEVELS, LONG, Multipliers, SHORT, bytes, digits_at, put_bytes, words_at,
+    Dots, LEVELS, LONG, Multipliers, SHORT, digits_at, four_bytes, put_bytes, words_at,
 };
 use std::arch::aarch64::*;
 
@@ -29,7 +29,6 @@ fn levels(bytes: int8x16_t, step: usize) -> int8x16_t {
 impl Dots for Long {
     const QUERIES: usize = 1;
     const LARGEST: f32 = LONG;
-    const STEPS: usize = 1;
     type Floats = Quads;
     type Bytes = [int16x8_t; 8];
 
@@ -56,12 +55,6 @@ impl Dots for Long {
     unsafe fn load(from: *const i8) -> [int16x8_t; 8] {
         // SAFETY: as above.
         std::array::from_fn(|i| unsafe { vmovl_s8(vld1_s8(from.add(8 * i))) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
-        // SAFETY: as above.
-        unsafe { Self::load(from) }
     }
 
     #[inline(always)]
@@ -142,7 +135,7 @@ impl Dots for Short {
     unsafe fn dot(mut self, multipliers: *const i8, values: [int8x16_t; 4]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let x = vreinterpretq_s8_s32(vdupq_n_s32(bytes(multipliers)));
+            let x = vreinterpretq_s8_s32(vdupq_n_s32(four_bytes(multipliers)));
             for (sums, values) in self.0.chunks_exact_mut(2).zip(values) {
                 sums[0] = vpadalq_s16(sums[0], vmull_s8(vget_low_s8(values), vget_low_s8(x)));
                 sums[1] = vpadalq_s16(sums[1], vmull_high_s8(values, x));

@@ -1,7 +1,7 @@
-//! Attention over INT8 keys and values, by integer dot products.
+//! Attention over INT8 keys, and values of INT8 or INT4, by integer dot products.
 //!
-//! Queries and weights become integers of 15 bits, so that their rounding is far below that of INT8 keys
-//! and values; with INT4 values, of 7 bits.
+//! Queries and weights become integers of up to 16256, so that their rounding is far below that of INT8 keys
+//! and values; with INT4 values, of up to 127.
 
 use super::{AHEAD, Head, Queries, Tiled, load_chunk, partial_len, row_of_tiles};
 use crate::generic::dots::{BYTES, Dots, Multipliers, STEP};
@@ -29,7 +29,7 @@ impl Query {
         unsafe {
             let (largest, finite) = largest_magnitude::<D::Floats>(x);
             let usable = finite && largest >= SMALLEST;
-            // Sums stay within 32 bits: less only beyond 1024 dimensions.
+            // Sums stay within 32 bits: less only beyond 1024 dimensions (long multipliers).
             let range = D::LARGEST.min((i32::MAX as usize / (128 * x.len())) as f32);
             let mut totals = [D::Floats::splat(0.0); 2];
             if usable {
@@ -51,6 +51,18 @@ impl Query {
         }
     }
 }
+
+/// What each lane starts with when weights are rounded: spread over one step, so that of many small weights
+/// as many become one as their sum says, where each alone would become none.
+const HALF_STEPS: [f32; LANES] = {
+    let mut steps = [0.0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        steps[lane] = (lane as f32 + 0.5) / LANES as f32 - 0.5;
+        lane += 1;
+    }
+    steps
+};
 
 /// One query's weights in a chunk, each multiplied by the scale of its value, in integers.
 #[derive(Clone, Copy, Default)]
@@ -74,14 +86,21 @@ impl ChunkWeights {
             }
             let largest = largest.largest();
             let usable = largest >= SMALLEST;
+            // What is carried can round up by one more.
+            let range = D::LARGEST - 1.0;
             let (scale, inverse) = if usable {
-                (largest * (1.0 / D::LARGEST), D::LARGEST / largest)
+                (largest / range, range / largest)
             } else {
                 (0.0, 0.0)
             };
             self.scale = scale;
+            let inverse = D::Floats::splat(inverse);
+            let mut carried = D::Floats::load(HALF_STEPS.as_ptr());
             for (to, weight) in self.multipliers.iter_mut().zip(weights) {
-                D::put(weight.mul(D::Floats::splat(inverse)).round(), to);
+                let exact = weight.fma(inverse, carried);
+                let whole = exact.round();
+                carried = exact.sub(whole);
+                D::put(whole, to);
             }
         }
     }

@@ -17,7 +17,6 @@ use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, Store};
 use floats::Floats;
 use int8::Int8;
 use rotation::rotate;
-pub(crate) use rotation::rotated_together;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 pub(crate) use store::kv_store;

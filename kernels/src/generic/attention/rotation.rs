@@ -2,11 +2,6 @@
 //! the levels are in use (QuaRot, Ashkboos et al. 2024, section 4, rotates whole heads; that gave the same
 //! divergence and cost more).
 
-/// How many dimensions of a head are rotated together, each from another part of it.
-pub(crate) fn rotated_together(head_dim: usize) -> usize {
-    if head_dim.is_multiple_of(4) { 4 } else { 1 }
-}
-
 /// Multiplies what lies at the same place of the four quarters by a Hadamard matrix of ones and minus
 /// ones, or does nothing to dimensions that stay alone. Twice, it multiplies by `together`.
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! Dot products by `vpmaddwd`, with multipliers of 16 bits, and by `vpmaddubsw`, with bytes.
 
-use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, bytes, digits_at, put_bytes, words_at};
+use crate::generic::dots::{
+    Dots, LONG, Multipliers, SHORT, digits_at, four_bytes, put_bytes, words_at,
+};
 use crate::x86_64::ymm::{Ymm, levels};
 use std::arch::x86_64::*;
 
@@ -13,7 +15,6 @@ pub(crate) struct Long([__m256i; 4]);
 impl Dots for Long {
     const QUERIES: usize = 2;
     const LARGEST: f32 = LONG;
-    const STEPS: usize = 1;
     type Floats = Ymm;
     type Bytes = [__m256i; 4];
 
@@ -41,12 +42,6 @@ impl Dots for Long {
             // SAFETY: as above.
             |i| unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.add(16 * i).cast())) },
         )
-    }
-
-    #[inline(always)]
-    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
-        // SAFETY: as above.
-        unsafe { Self::load(from) }
     }
 
     #[inline(always)]
@@ -146,7 +141,7 @@ impl Dots for Short {
     #[inline(always)]
     unsafe fn dot(self, multipliers: *const i8, values: [__m256i; 2]) -> Self {
         // SAFETY: as above.
-        unsafe { self.add([_mm256_set1_epi32(bytes(multipliers)); 2], values) }
+        unsafe { self.add([_mm256_set1_epi32(four_bytes(multipliers)); 2], values) }
     }
 
     #[inline(always)]
@@ -159,7 +154,7 @@ impl Dots for Short {
     unsafe fn signed_dot(self, multipliers: *const i8, keys: [__m256i; 2]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let x = _mm256_set1_epi32(bytes(multipliers));
+            let x = _mm256_set1_epi32(four_bytes(multipliers));
             let [a, b] = keys;
             let keys = [_mm256_sign_epi8(a, x), _mm256_sign_epi8(b, x)];
             self.add([_mm256_abs_epi8(x); 2], keys)

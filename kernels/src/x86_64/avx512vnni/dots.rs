@@ -2,7 +2,7 @@
 
 use super::lanes::Zmm;
 use crate::generic::dots::{
-    Dots, LEVELS, LONG, Multipliers, SHORT, bytes, digits, digits_at, put_bytes, put_digits,
+    Dots, LEVELS, LONG, Multipliers, SHORT, digits, digits_at, four_bytes, put_bytes, put_digits,
     put_signed_digits,
 };
 use std::arch::x86_64::*;
@@ -19,7 +19,6 @@ pub(crate) struct Long {
 impl Dots for Long {
     const QUERIES: usize = 3;
     const LARGEST: f32 = LONG;
-    const STEPS: usize = 1;
     type Floats = Zmm;
     type Bytes = __m512i;
 
@@ -44,12 +43,6 @@ impl Dots for Long {
     unsafe fn load(from: *const i8) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
-        // SAFETY: as above.
-        unsafe { Self::load(from) }
     }
 
     #[inline(always)]
@@ -172,7 +165,7 @@ impl Dots for Short {
     unsafe fn dot(self, multipliers: *const i8, values: __m512i) -> Self {
         // SAFETY: as above.
         unsafe {
-            let x = _mm512_set1_epi32(bytes(multipliers));
+            let x = _mm512_set1_epi32(four_bytes(multipliers));
             Short(_mm512_dpbusd_epi32(self.0, x, values))
         }
     }
@@ -200,7 +193,7 @@ impl Dots for Short {
     unsafe fn signed_dot(self, multipliers: *const i8, keys: __m512i) -> Self {
         // SAFETY: as above.
         unsafe {
-            let x = _mm512_set1_epi32(bytes(multipliers));
+            let x = _mm512_set1_epi32(four_bytes(multipliers));
             Short(_mm512_dpbusd_epi32(self.0, keys, x))
         }
     }

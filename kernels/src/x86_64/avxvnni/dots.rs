@@ -1,7 +1,7 @@
 //! Dot products by 256-bit `vpdpbusd` (unsigned × signed bytes).
 
 use crate::generic::dots::{
-    Dots, LONG, Multipliers, SHORT, bytes, digits, digits_at, put_bytes, put_digits,
+    Dots, LONG, Multipliers, SHORT, digits, digits_at, four_bytes, put_bytes, put_digits,
     put_signed_digits,
 };
 use crate::x86_64::ymm::{Ymm, levels};
@@ -19,7 +19,6 @@ pub(crate) struct Long {
 impl Dots for Long {
     const QUERIES: usize = 3;
     const LARGEST: f32 = LONG;
-    const STEPS: usize = 1;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
 
@@ -49,12 +48,6 @@ impl Dots for Long {
                 _mm256_loadu_si256(from.add(32).cast()),
             ]
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load_values(from: *const i8, _step: usize) -> Self::Bytes {
-        // SAFETY: as above.
-        unsafe { Self::load(from) }
     }
 
     #[inline(always)]
@@ -185,7 +178,7 @@ impl Dots for Short {
     unsafe fn dot(self, multipliers: *const i8, values: [__m256i; 2]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let x = _mm256_set1_epi32(bytes(multipliers));
+            let x = _mm256_set1_epi32(four_bytes(multipliers));
             Short([
                 _mm256_dpbusd_avx_epi32(self.0[0], x, values[0]),
                 _mm256_dpbusd_avx_epi32(self.0[1], x, values[1]),
@@ -216,7 +209,7 @@ impl Dots for Short {
     unsafe fn signed_dot(self, multipliers: *const i8, keys: [__m256i; 2]) -> Self {
         // SAFETY: as above.
         unsafe {
-            let x = _mm256_set1_epi32(bytes(multipliers));
+            let x = _mm256_set1_epi32(four_bytes(multipliers));
             Short([
                 _mm256_dpbusd_avx_epi32(self.0[0], keys[0], x),
                 _mm256_dpbusd_avx_epi32(self.0[1], keys[1], x),
