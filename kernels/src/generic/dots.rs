@@ -48,7 +48,7 @@ pub(crate) fn words_at(step: usize) -> usize {
 /// Where the high digits of a step start in many [`Multipliers`]; the low ones are 16 behind. Or where
 /// the bytes of short ones do.
 #[inline(always)]
-pub(crate) fn digits_at(step: usize) -> usize {
+fn digits_at(step: usize) -> usize {
     let steps = LANES / STEP;
     step / steps * size_of::<Multipliers>() + step % steps * STEP
 }
@@ -76,10 +76,17 @@ pub(crate) trait Dots: Copy {
     type Bytes: Copy;
 
     /// Where the multipliers of a step start, in bytes from the first of many [`Multipliers`].
-    fn at(step: usize) -> usize;
+    #[inline(always)]
+    fn at(step: usize) -> usize {
+        digits_at(step)
+    }
 
-    /// Integers of 0..=[`Dots::LARGEST`] as multipliers of [`Dots::dot`].
-    unsafe fn put(x: Self::Floats, to: &mut Multipliers);
+    /// Integers of 0..=[`Dots::LARGEST`] as multipliers of [`Dots::dot`]: bytes, unless they are long.
+    #[inline(always)]
+    unsafe fn put(x: Self::Floats, to: &mut Multipliers) {
+        // SAFETY: the same promises; 16 bytes.
+        unsafe { x.store_i8(to.as_mut_ptr()) }
+    }
 
     /// Sums of nothing.
     unsafe fn zero() -> Self;
@@ -170,16 +177,6 @@ pub(crate) unsafe fn put_digits<L: Lanes>(x: L, to: &mut Multipliers) {
 pub(crate) unsafe fn put_signed_digits<L: Lanes>(x: L, to: &mut Multipliers) -> [L; 2] {
     // SAFETY: the caller has the ISA.
     unsafe { put_two(x.mul(L::splat(1.0 / BASE)).round(), x, to) }
-}
-
-/// Integers of magnitudes up to [`SHORT`] as bytes.
-///
-/// # Safety
-/// The ISA of `L`.
-#[inline(always)]
-pub(crate) unsafe fn put_bytes<L: Lanes>(x: L, to: &mut Multipliers) {
-    // SAFETY: the caller has the ISA; 16 bytes.
-    unsafe { x.store_i8(to.as_mut_ptr()) }
 }
 
 /// The four bytes of a step.

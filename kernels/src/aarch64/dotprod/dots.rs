@@ -2,8 +2,7 @@
 
 use crate::aarch64::neon::{self, Quads};
 use crate::generic::dots::{
-    Dots, LONG, Multipliers, SHORT, digits, digits_at, four_bytes, put_bytes, put_digits,
-    put_signed_digits,
+    Dots, LONG, Multipliers, SHORT, digits, four_bytes, put_digits, put_signed_digits,
 };
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -46,11 +45,6 @@ impl Dots for Long {
     const LARGEST: f32 = LONG;
     type Floats = Quads;
     type Bytes = [int8x16_t; 4];
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
 
     #[inline(always)]
     unsafe fn put(x: Quads, to: &mut Multipliers) {
@@ -112,17 +106,6 @@ impl Dots for Short {
     const STEPS: usize = 2;
     type Floats = Quads;
     type Bytes = [int8x16_t; 4];
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
-
-    #[inline(always)]
-    unsafe fn put(x: Quads, to: &mut Multipliers) {
-        // SAFETY: as above.
-        unsafe { put_bytes(x, to) }
-    }
 
     #[inline(always)]
     unsafe fn zero() -> Self {

@@ -1,9 +1,7 @@
 //! Dot products by `smlal`, with multipliers of 16 bits, and by `smull` and `sadalp`, with bytes.
 
 use super::lanes::Quads;
-use crate::generic::dots::{
-    Dots, LEVELS, LONG, Multipliers, SHORT, digits_at, four_bytes, put_bytes, words_at,
-};
+use crate::generic::dots::{Dots, LEVELS, LONG, Multipliers, SHORT, four_bytes, words_at};
 use std::arch::aarch64::*;
 
 /// One lane each, of four sums that belong together.
@@ -95,17 +93,6 @@ impl Dots for Short {
     const STEPS: usize = 2;
     type Floats = Quads;
     type Bytes = [int8x16_t; 4];
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
-
-    #[inline(always)]
-    unsafe fn put(x: Quads, to: &mut Multipliers) {
-        // SAFETY: as above.
-        unsafe { put_bytes(x, to) }
-    }
 
     #[inline(always)]
     unsafe fn zero() -> Self {

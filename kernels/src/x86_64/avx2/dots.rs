@@ -1,8 +1,6 @@
 //! Dot products by `vpmaddwd`, with multipliers of 16 bits, and by `vpmaddubsw`, with bytes.
 
-use crate::generic::dots::{
-    Dots, LONG, Multipliers, SHORT, digits_at, four_bytes, put_bytes, words_at,
-};
+use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, four_bytes, words_at};
 use crate::x86_64::ymm::{Ymm, levels};
 use std::arch::x86_64::*;
 
@@ -100,17 +98,6 @@ impl Dots for Short {
     const STEPS: usize = 2;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
-
-    #[inline(always)]
-    unsafe fn put(x: Ymm, to: &mut Multipliers) {
-        // SAFETY: as above.
-        unsafe { put_bytes(x, to) }
-    }
 
     #[inline(always)]
     unsafe fn zero() -> Self {

@@ -2,8 +2,7 @@
 
 use super::lanes::Zmm;
 use crate::generic::dots::{
-    Dots, LEVELS, LONG, Multipliers, SHORT, digits, digits_at, four_bytes, put_bytes, put_digits,
-    put_signed_digits,
+    Dots, LEVELS, LONG, Multipliers, SHORT, digits, four_bytes, put_digits, put_signed_digits,
 };
 use std::arch::x86_64::*;
 
@@ -21,11 +20,6 @@ impl Dots for Long {
     const LARGEST: f32 = LONG;
     type Floats = Zmm;
     type Bytes = __m512i;
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
 
     #[inline(always)]
     unsafe fn put(x: Zmm, to: &mut Multipliers) {
@@ -122,17 +116,6 @@ impl Dots for Short {
     const STEPS: usize = 2;
     type Floats = Zmm;
     type Bytes = __m512i;
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
-
-    #[inline(always)]
-    unsafe fn put(x: Zmm, to: &mut Multipliers) {
-        // SAFETY: as above.
-        unsafe { put_bytes(x, to) }
-    }
 
     #[inline(always)]
     unsafe fn zero() -> Self {

@@ -1,8 +1,7 @@
 //! Dot products by 256-bit `vpdpbusd` (unsigned × signed bytes).
 
 use crate::generic::dots::{
-    Dots, LONG, Multipliers, SHORT, digits, digits_at, four_bytes, put_bytes, put_digits,
-    put_signed_digits,
+    Dots, LONG, Multipliers, SHORT, digits, four_bytes, put_digits, put_signed_digits,
 };
 use crate::x86_64::ymm::{Ymm, levels};
 use std::arch::x86_64::*;
@@ -21,11 +20,6 @@ impl Dots for Long {
     const LARGEST: f32 = LONG;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
 
     #[inline(always)]
     unsafe fn put(x: Ymm, to: &mut Multipliers) {
@@ -141,17 +135,6 @@ impl Dots for Short {
     const STEPS: usize = 2;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
-
-    #[inline(always)]
-    fn at(step: usize) -> usize {
-        digits_at(step)
-    }
-
-    #[inline(always)]
-    unsafe fn put(x: Ymm, to: &mut Multipliers) {
-        // SAFETY: as above.
-        unsafe { put_bytes(x, to) }
-    }
 
     #[inline(always)]
     unsafe fn zero() -> Self {
