@@ -65,7 +65,7 @@ impl Dots for Long {
     #[inline(always)]
     unsafe fn load(from: *const i8) -> [int8x16_t; 4] {
         // SAFETY: as above.
-        std::array::from_fn(|i| unsafe { vld1q_s8(from.add(16 * i)) })
+        unsafe { neon::Short::load(from) }
     }
 
     #[inline(always)]
@@ -133,7 +133,6 @@ impl Dots for Short {
 
     #[inline(always)]
     unsafe fn to_floats(self) -> Quads {
-        // SAFETY: as above.
-        unsafe { Quads::of_integers(self.0) }
+        Quads::of_integers(self.0)
     }
 }

@@ -8,20 +8,6 @@ use std::arch::aarch64::*;
 #[derive(Clone, Copy)]
 pub(crate) struct Long([int32x4_t; 16]);
 
-/// What the low nibbles (step 0) or the high ones (step 1) are codes of.
-#[inline(always)]
-fn levels(bytes: int8x16_t, step: usize) -> int8x16_t {
-    // SAFETY: NEON is part of AArch64; there are 16 levels.
-    unsafe {
-        let bytes = vreinterpretq_u8_s8(bytes);
-        let codes = match step {
-            0 => vandq_u8(bytes, vdupq_n_u8(15)),
-            _ => vshrq_n_u8::<4>(bytes),
-        };
-        vqtbl1q_s8(vld1q_s8(LEVELS.as_ptr()), codes)
-    }
-}
-
 // SAFETY of every block below: NEON is part of AArch64; the trait demands memory that is good for 64
 // bytes.
 impl Dots for Long {
@@ -79,6 +65,20 @@ impl Dots for Long {
                 vpaddq_s32(lanes[2], lanes[3]),
             )
         }))
+    }
+}
+
+/// What the low nibbles (step 0) or the high ones (step 1) are codes of.
+#[inline(always)]
+fn levels(bytes: int8x16_t, step: usize) -> int8x16_t {
+    // SAFETY: NEON is part of AArch64; there are 16 levels.
+    unsafe {
+        let bytes = vreinterpretq_u8_s8(bytes);
+        let codes = match step {
+            0 => vandq_u8(bytes, vdupq_n_u8(15)),
+            _ => vshrq_n_u8::<4>(bytes),
+        };
+        vqtbl1q_s8(vld1q_s8(LEVELS.as_ptr()), codes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dot products by `vpmaddwd`, with multipliers of 16 bits, and by `vpmaddubsw`, with bytes.
 
 use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, four_bytes, words_at};
-use crate::x86_64::ymm::{Ymm, levels};
+use crate::x86_64::ymm::{Ymm, load_bytes, load_levels};
 use std::arch::x86_64::*;
 
 /// Four lanes each, of two sums that belong together.
@@ -108,21 +108,13 @@ impl Dots for Short {
     #[inline(always)]
     unsafe fn load(from: *const i8) -> [__m256i; 2] {
         // SAFETY: as above.
-        unsafe {
-            [
-                _mm256_loadu_si256(from.cast()),
-                _mm256_loadu_si256(from.add(32).cast()),
-            ]
-        }
+        unsafe { load_bytes(from) }
     }
 
     #[inline(always)]
     unsafe fn load_values(from: *const i8, step: usize) -> [__m256i; 2] {
         // SAFETY: as above.
-        unsafe {
-            let [a, b] = Self::load(from);
-            [levels(a, step), levels(b, step)]
-        }
+        unsafe { load_levels(from, step) }
     }
 
     #[inline(always)]

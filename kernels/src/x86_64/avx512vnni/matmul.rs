@@ -129,11 +129,7 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool, const S
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                let panel = block.panel(first + p);
-                if STREAMS {
-                    prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
-                }
-                *scale = halves(panel, group);
+                *scale = scales::<P, STREAMS>(block, first + p, group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             if !MINIMUM {
@@ -245,11 +241,7 @@ unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                let panel = block.panel(first + p);
-                if STREAMS {
-                    prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
-                }
-                *scale = halves(panel, group);
+                *scale = scales::<P, STREAMS>(block, first + p, group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             for n in 0..N {
@@ -373,11 +365,7 @@ unsafe fn split_panels<
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                let panel = block.panel(first + p);
-                if STREAMS {
-                    prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
-                }
-                *scale = halves(panel, group);
+                *scale = scales::<P, STREAMS>(block, first + p, group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             for n in 0..N {
@@ -435,6 +423,27 @@ pub(in crate::x86_64) unsafe fn plane<const WIDTH: usize>(
 
 /// The scales (or minimums) of one group as floats.
 ///
+/// The scales of a panel's group. What streams is asked for `P` panels early.
+///
+/// # Safety
+/// The block must have the panel and the group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn scales<const P: usize, const STREAMS: bool>(
+    block: &Block,
+    panel: usize,
+    group: usize,
+) -> __m512 {
+    // SAFETY: a panel starts with the scales of its groups.
+    unsafe {
+        let panel = block.panel(panel);
+        if STREAMS {
+            prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
+        }
+        halves(panel, group)
+    }
+}
+
 /// # Safety
 /// `plane` must hold more than `group` groups.
 #[inline]

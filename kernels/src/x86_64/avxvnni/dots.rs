@@ -3,7 +3,7 @@
 use crate::generic::dots::{
     Dots, LONG, Multipliers, SHORT, digits, four_bytes, put_digits, put_signed_digits,
 };
-use crate::x86_64::ymm::{Ymm, levels};
+use crate::x86_64::ymm::{Ymm, load_bytes, load_levels};
 use std::arch::x86_64::*;
 
 /// Lanes 0 to 7 and 8 to 15, of products with high digits and with low ones.
@@ -36,12 +36,7 @@ impl Dots for Long {
     #[inline(always)]
     unsafe fn load(from: *const i8) -> [__m256i; 2] {
         // SAFETY: as above.
-        unsafe {
-            [
-                _mm256_loadu_si256(from.cast()),
-                _mm256_loadu_si256(from.add(32).cast()),
-            ]
-        }
+        unsafe { load_bytes(from) }
     }
 
     #[inline(always)]
@@ -151,10 +146,7 @@ impl Dots for Short {
     #[inline(always)]
     unsafe fn load_values(from: *const i8, step: usize) -> [__m256i; 2] {
         // SAFETY: as above.
-        unsafe {
-            let [a, b] = Self::load(from);
-            [levels(a, step), levels(b, step)]
-        }
+        unsafe { load_levels(from, step) }
     }
 
     #[inline(always)]

@@ -130,17 +130,14 @@ unsafe fn q4_halves<
                 }
             }
             for h in 0..H {
-                let (panel, at) = half(block, first + h);
-                if STREAMS && h % 2 == 0 {
-                    prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
-                }
-                let scale = halves(panel.add(at / 2), group);
+                let scale = scales::<H, STREAMS>(block, first, h, group);
                 for n in 0..N {
                     let sums = D::q4_sums(sum[h][n]);
                     let zero = if MINIMUM { 0 } else { 8 };
                     acc[h][n] = accumulate(block, n, part, scale, sums, zero, acc[h][n]);
                 }
                 if MINIMUM {
+                    let (panel, at) = half(block, first + h);
                     let minimum = halves(panel.add(block.minimums + at / 2), group);
                     for n in 0..N {
                         let at = n * block.x_groups() + part;
@@ -212,11 +209,7 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>
                 }
             }
             for h in 0..H {
-                let (panel, at) = half(block, first + h);
-                if STREAMS && h % 2 == 0 {
-                    prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
-                }
-                let scale = halves(panel.add(at / 2), group);
+                let scale = scales::<H, STREAMS>(block, first, h, group);
                 for n in 0..N {
                     let zero = D::Q8_ZERO;
                     acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
@@ -307,11 +300,7 @@ unsafe fn split_halves<
                 }
             }
             for h in 0..H {
-                let (panel, at) = half(block, first + h);
-                if STREAMS && h % 2 == 0 {
-                    prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
-                }
-                let scale = halves(panel.add(at / 2), group);
+                let scale = scales::<H, STREAMS>(block, first, h, group);
                 for n in 0..N {
                     let zero = D::Q8_ZERO;
                     acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
@@ -335,6 +324,28 @@ unsafe fn plane<const WIDTH: usize>(lines: *const u8, quad: usize) -> __m256i {
         let line = _mm256_loadu_si256(lines.add(quad / columns * LINE).cast());
         let mask = _mm256_set1_epi8((1 << WIDTH) - 1);
         _mm256_and_si256(_mm256_srl_epi16(line, shift), mask)
+    }
+}
+
+/// The scales of a group of half `first + h`, of `H` from `first` on. What streams is asked for early,
+/// once for both halves of a panel.
+///
+/// # Safety
+/// The block must have the half and the group; the caller has AVX2.
+#[inline(always)]
+unsafe fn scales<const H: usize, const STREAMS: bool>(
+    block: &Block,
+    first: usize,
+    h: usize,
+    group: usize,
+) -> __m256 {
+    // SAFETY: a panel starts with the scales of its groups.
+    unsafe {
+        let (panel, at) = half(block, first + h);
+        if STREAMS && h.is_multiple_of(2) {
+            prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
+        }
+        halves(panel.add(at / 2), group)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Loops with 256-bit vectors, shared by the ISAs that have no wider ones.
 
+mod bytes;
 mod lanes;
-mod levels;
 pub(super) mod matmul;
 
+pub(in crate::x86_64) use bytes::{load_bytes, load_levels};
 pub(crate) use lanes::Ymm;
 pub(super) use lanes::{largest, sum};
-pub(in crate::x86_64) use levels::levels;
