@@ -1,28 +1,18 @@
 //! Kernels for x86-64.
 
+mod ahead;
 pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
 pub(crate) mod avxvnni;
 mod ymm;
 
-use crate::packing::PANEL;
-
-/// Asks for a line that the next panels will need: a panel is too short a stream for the hardware to
-/// see it coming. Any address will do: prefetching never faults.
+/// Asks for a line that will be read. Any address will do: prefetching never faults.
 #[inline(always)]
 fn prefetch(line: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint, which SSE has.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-}
-
-/// Asks for the halves of a group in a plane that will be read: a line has those of two groups.
-#[inline(always)]
-fn prefetch_halves(plane: *const u8, group: usize) {
-    if group.is_multiple_of(2) {
-        prefetch(plane.wrapping_add(group * PANEL * 2));
-    }
 }
 
 /// Asks for a line that is needed later than those of [`prefetch`], into L2.

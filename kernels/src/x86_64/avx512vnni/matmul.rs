@@ -7,7 +7,8 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::{Block, MatmulKernels, Micro, Tiles};
 use crate::packing::PANEL;
-use crate::x86_64::{prefetch, prefetch_halves, prefetch_write};
+use crate::x86_64::ahead::Ahead;
+use crate::x86_64::prefetch_write;
 use std::arch::x86_64::*;
 
 /// Bytes of one load: 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -18,7 +19,7 @@ pub(crate) static MATMUL: MatmulKernels = KERNELS;
 pub(in crate::x86_64) const KERNELS: MatmulKernels = MatmulKernels {
     q4: Tiles {
         by_tokens: &[
-            q4::<2, 1, false> as Micro,
+            q4::<1, 1, false> as Micro,
             q4::<2, 2, false>,
             q4::<2, 3, false>,
             q4::<2, 4, false>,
@@ -28,7 +29,7 @@ pub(in crate::x86_64) const KERNELS: MatmulKernels = MatmulKernels {
     },
     q4_minimum: Tiles {
         by_tokens: &[
-            q4::<2, 1, true> as Micro,
+            q4::<1, 1, true> as Micro,
             q4::<2, 2, true>,
             q4::<2, 3, true>,
             q4::<2, 4, true>,
@@ -38,7 +39,7 @@ pub(in crate::x86_64) const KERNELS: MatmulKernels = MatmulKernels {
     },
     q8: Tiles {
         by_tokens: &[
-            q8::<2, 1> as Micro,
+            q8::<1, 1> as Micro,
             q8::<2, 2>,
             q8::<2, 3>,
             q8::<2, 4>,
@@ -125,11 +126,13 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool, const S
     // the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
         let mut acc = start::<P, N>(out, stride);
+        let mut ahead = Ahead::<STREAMS>::new(block, first, P, 4);
         for part in 0..block.groups * block.parts {
+            ahead.ask();
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                *scale = scales::<P, STREAMS>(block, first + p, group);
+                *scale = halves(block.panel(first + p), group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             if !MINIMUM {
@@ -146,9 +149,6 @@ unsafe fn q4_panels<const P: usize, const N: usize, const MINIMUM: bool, const S
                 for (p, codes) in codes.iter_mut().enumerate() {
                     let at = block.codes + (part * 4 + line) * LINE;
                     let line = block.panel(first + p).add(at);
-                    if STREAMS {
-                        prefetch(line.wrapping_add(P * block.panel_bytes));
-                    }
                     *codes = _mm512_loadu_si512(line.cast());
                 }
                 for n in 0..N {
@@ -237,11 +237,13 @@ unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
     // the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
         let mut acc = start::<P, N>(out, stride);
+        let mut ahead = Ahead::<STREAMS>::new(block, first, P, 8);
         for part in 0..block.groups * block.parts {
+            ahead.ask();
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                *scale = scales::<P, STREAMS>(block, first + p, group);
+                *scale = halves(block.panel(first + p), group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             for n in 0..N {
@@ -255,9 +257,6 @@ unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
                 for (p, codes) in codes.iter_mut().enumerate() {
                     let at = block.codes + (part * 8 + line) * LINE;
                     let line = block.panel(first + p).add(at);
-                    if STREAMS {
-                        prefetch(line.wrapping_add(P * block.panel_bytes));
-                    }
                     let signed = _mm512_loadu_si512(line.cast());
                     *codes = _mm512_xor_si512(signed, top_bit);
                 }
@@ -280,7 +279,7 @@ unsafe fn q8_panels<const P: usize, const N: usize, const STREAMS: bool>(
 const fn split<const LOW: usize, const HIGH: usize>() -> Tiles {
     Tiles {
         by_tokens: &[
-            split_tile::<LOW, HIGH, 2, 1> as Micro,
+            split_tile::<LOW, HIGH, 1, 1> as Micro,
             split_tile::<LOW, HIGH, 2, 2>,
             split_tile::<LOW, HIGH, 2, 3>,
             split_tile::<LOW, HIGH, 2, 4>,
@@ -361,11 +360,13 @@ unsafe fn split_panels<
     // one of the `N` tokens (at least as many columns), as `Block` promises.
     unsafe {
         let mut acc = start::<P, N>(out, stride);
+        let mut ahead = Ahead::<STREAMS>::new(block, first, P, bits);
         for part in 0..block.groups * block.parts {
+            ahead.ask();
             let group = block.group_of(part);
             let mut scale = [_mm512_setzero_ps(); P];
             for (p, scale) in scale.iter_mut().enumerate() {
-                *scale = scales::<P, STREAMS>(block, first + p, group);
+                *scale = halves(block.panel(first + p), group);
             }
             let mut sum = [[_mm512_setzero_si512(); N]; P];
             for n in 0..N {
@@ -380,9 +381,6 @@ unsafe fn split_panels<
                 for (p, codes) in codes.iter_mut().enumerate() {
                     let at = block.codes + part * bits * LINE;
                     let lines = block.panel(first + p).add(at);
-                    if STREAMS && quad < bits {
-                        prefetch(lines.wrapping_add(quad * LINE + P * block.panel_bytes));
-                    }
                     let low = plane::<LOW>(lines, quad);
                     let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
                     let high = _mm512_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
@@ -423,27 +421,6 @@ pub(in crate::x86_64) unsafe fn plane<const WIDTH: usize>(
 
 /// The scales (or minimums) of one group as floats.
 ///
-/// The scales of a panel's group. What streams is asked for `P` panels early.
-///
-/// # Safety
-/// The block must have the panel and the group.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn scales<const P: usize, const STREAMS: bool>(
-    block: &Block,
-    panel: usize,
-    group: usize,
-) -> __m512 {
-    // SAFETY: a panel starts with the scales of its groups.
-    unsafe {
-        let panel = block.panel(panel);
-        if STREAMS {
-            prefetch_halves(panel.wrapping_add(P * block.panel_bytes), group);
-        }
-        halves(panel, group)
-    }
-}
-
 /// # Safety
 /// `plane` must hold more than `group` groups.
 #[inline]

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     q4: Tiles {
         by_tokens: &[
-            q4::<4, 1, false> as Micro,
+            q4::<2, 1, false> as Micro,
             q4::<2, 2, false>,
             q4::<2, 3, false>,
             q4::<2, 4, false>,
@@ -18,7 +18,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q4_minimum: Tiles {
         by_tokens: &[
-            q4::<4, 1, true> as Micro,
+            q4::<2, 1, true> as Micro,
             q4::<2, 2, true>,
             q4::<2, 3, true>,
             q4::<2, 4, true>,
@@ -27,7 +27,7 @@ pub(crate) static MATMUL: MatmulKernels = MatmulKernels {
     },
     q8: Tiles {
         by_tokens: &[
-            q8::<4, 1> as Micro,
+            q8::<2, 1> as Micro,
             q8::<2, 2>,
             q8::<2, 3>,
             q8::<2, 4>,
@@ -108,7 +108,7 @@ unsafe fn q8_as<const H: usize, const N: usize, const STREAMS: bool>(
 const fn split<const LOW: usize, const HIGH: usize>() -> Tiles {
     Tiles {
         by_tokens: &[
-            split_tile::<LOW, HIGH, 4, 1> as Micro,
+            split_tile::<LOW, HIGH, 2, 1> as Micro,
             split_tile::<LOW, HIGH, 2, 2>,
             split_tile::<LOW, HIGH, 1, 3>,
             split_tile::<LOW, HIGH, 1, 4>,

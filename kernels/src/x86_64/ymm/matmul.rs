@@ -7,7 +7,8 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
-use crate::x86_64::{prefetch, prefetch_halves, prefetch_write};
+use crate::x86_64::ahead::Ahead;
+use crate::x86_64::prefetch_write;
 use std::arch::x86_64::*;
 
 /// Bytes of 4 K (`q8`) or 8 K (`q4`) of the 16 rows of a panel.
@@ -101,8 +102,10 @@ unsafe fn q4_halves<
     unsafe {
         let low = _mm256_set1_epi8(15);
         let mut acc = start::<H, N>(first, out, stride);
+        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, H.div_ceil(2), 4);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
+            ahead.ask();
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for line in 0..4 {
                 let k = part * ACTIVATION_GROUP + line * 8;
@@ -110,9 +113,6 @@ unsafe fn q4_halves<
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 4 + line) * LINE + at;
-                    if STREAMS && h % 2 == 0 {
-                        prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
-                    }
                     *codes = _mm256_loadu_si256(panel.add(at).cast());
                 }
                 for n in 0..N {
@@ -130,14 +130,14 @@ unsafe fn q4_halves<
                 }
             }
             for h in 0..H {
-                let scale = scales::<H, STREAMS>(block, first, h, group);
+                let (panel, at) = half(block, first + h);
+                let scale = halves(panel.add(at / 2), group);
                 for n in 0..N {
                     let sums = D::q4_sums(sum[h][n]);
                     let zero = if MINIMUM { 0 } else { 8 };
                     acc[h][n] = accumulate(block, n, part, scale, sums, zero, acc[h][n]);
                 }
                 if MINIMUM {
-                    let (panel, at) = half(block, first + h);
                     let minimum = halves(panel.add(block.minimums + at / 2), group);
                     for n in 0..N {
                         let at = n * block.x_groups() + part;
@@ -188,17 +188,16 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>
     // the `N` tokens (at least as many columns), as `Block` promises; the ISA is the caller's.
     unsafe {
         let mut acc = start::<H, N>(first, out, stride);
+        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, H.div_ceil(2), 8);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
+            ahead.ask();
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for line in 0..8 {
                 let mut codes = [D::q8_codes(_mm256_setzero_si256()); H];
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let at = block.codes + (part * 8 + line) * LINE + at;
-                    if STREAMS && h % 2 == 0 {
-                        prefetch(panel.wrapping_add(at + H.div_ceil(2) * block.panel_bytes));
-                    }
                     *codes = D::q8_codes(_mm256_loadu_si256(panel.add(at).cast()));
                 }
                 for n in 0..N {
@@ -209,7 +208,8 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>
                 }
             }
             for h in 0..H {
-                let scale = scales::<H, STREAMS>(block, first, h, group);
+                let (panel, at) = half(block, first + h);
+                let scale = halves(panel.add(at / 2), group);
                 for n in 0..N {
                     let zero = D::Q8_ZERO;
                     acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
@@ -274,18 +274,16 @@ unsafe fn split_halves<
     unsafe {
         let zero = _mm256_set1_epi8(1 << (bits - 1));
         let mut acc = start::<H, N>(first, out, stride);
+        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, H.div_ceil(2), bits);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
+            ahead.ask();
             let mut sum = [[_mm256_setzero_si256(); N]; H];
             for quad in 0..8 {
                 let mut codes = [D::q8_codes(_mm256_setzero_si256()); H];
                 for (h, codes) in codes.iter_mut().enumerate() {
                     let (panel, at) = half(block, first + h);
                     let lines = panel.add(block.codes + part * bits * LINE + at);
-                    if STREAMS && h % 2 == 0 && quad < bits {
-                        let ahead = quad * LINE + H.div_ceil(2) * block.panel_bytes;
-                        prefetch(lines.wrapping_add(ahead));
-                    }
                     let low = plane::<LOW>(lines, quad);
                     let high = plane::<HIGH>(lines.add(LOW * LINE), quad);
                     let high = _mm256_sll_epi16(high, _mm_cvtsi32_si128(LOW as i32));
@@ -300,7 +298,8 @@ unsafe fn split_halves<
                 }
             }
             for h in 0..H {
-                let scale = scales::<H, STREAMS>(block, first, h, group);
+                let (panel, at) = half(block, first + h);
+                let scale = halves(panel.add(at / 2), group);
                 for n in 0..N {
                     let zero = D::Q8_ZERO;
                     acc[h][n] = accumulate(block, n, part, scale, sum[h][n], zero, acc[h][n]);
@@ -324,28 +323,6 @@ unsafe fn plane<const WIDTH: usize>(lines: *const u8, quad: usize) -> __m256i {
         let line = _mm256_loadu_si256(lines.add(quad / columns * LINE).cast());
         let mask = _mm256_set1_epi8((1 << WIDTH) - 1);
         _mm256_and_si256(_mm256_srl_epi16(line, shift), mask)
-    }
-}
-
-/// The scales of a group of half `first + h`, of `H` from `first` on. What streams is asked for early,
-/// once for both halves of a panel.
-///
-/// # Safety
-/// The block must have the half and the group; the caller has AVX2.
-#[inline(always)]
-unsafe fn scales<const H: usize, const STREAMS: bool>(
-    block: &Block,
-    first: usize,
-    h: usize,
-    group: usize,
-) -> __m256 {
-    // SAFETY: a panel starts with the scales of its groups.
-    unsafe {
-        let (panel, at) = half(block, first + h);
-        if STREAMS && h.is_multiple_of(2) {
-            prefetch_halves(panel.wrapping_add(H.div_ceil(2) * block.panel_bytes), group);
-        }
-        halves(panel.add(at / 2), group)
     }
 }
 

@@ -1,0 +1,52 @@
+//! Asking memory early for weights that stream.
+//!
+//! Lines are asked for in the order in which they lie in memory, scales and codes alike, and one
+//! panel after the other, however a kernel reads them: memory then delivers a quarter more than when
+//! it is asked for two panels side by side, or for scales between codes.
+
+use super::prefetch;
+use crate::matmul::Block;
+use crate::packing::PANEL;
+
+/// Bytes from what is read to what is asked for: time for memory to answer, and a fraction of L1.
+const DISTANCE: usize = 8 << 10;
+
+/// Runs ahead of a kernel that goes through panels 32 columns at a time; without `STREAMS` it stays.
+pub(super) struct Ahead<const STREAMS: bool> {
+    next: *const u8,
+    /// Bytes of 32 columns, scales and codes.
+    step: usize,
+    /// Lines that these may lie in.
+    lines: usize,
+}
+
+impl<const STREAMS: bool> Ahead<STREAMS> {
+    /// Ahead of `panels` panels from `first` on, which are read side by side; 32 columns of each have
+    /// `lines` lines of codes.
+    ///
+    /// # Safety
+    /// The block must have these panels.
+    #[inline(always)]
+    pub unsafe fn new(block: &Block, first: usize, panels: usize, lines: usize) -> Self {
+        // SAFETY: as the caller promises.
+        let last = unsafe { block.panel(first + panels - 1) };
+        let planes = if block.minimums == 0 { 1 } else { 2 };
+        let scales = (planes * PANEL * size_of::<u16>()) >> block.parts.trailing_zeros();
+        Ahead {
+            next: last.wrapping_add(block.codes + DISTANCE),
+            step: panels * (lines * 64 + scales),
+            lines: panels * (lines + 1),
+        }
+    }
+
+    /// Asks for the next 32 columns.
+    #[inline(always)]
+    pub fn ask(&mut self) {
+        if STREAMS {
+            for line in 0..self.lines {
+                prefetch(self.next.wrapping_add(line * 64));
+            }
+            self.next = self.next.wrapping_add(self.step);
+        }
+    }
+}
