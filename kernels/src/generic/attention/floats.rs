@@ -145,8 +145,9 @@ impl<E: Element, L: Lanes> Tiled<L> for Scores<'_, E> {
                 // Once for each line.
                 if M <= FEW && (d * LANES * size_of::<E>()).is_multiple_of(LINE) {
                     for b in 0..B {
-                        let ahead = keys.wrapping_add((b + AHEAD / KEY_BLOCK) * len + d * LANES);
-                        L::prefetch(ahead.cast());
+                        let ahead =
+                            AHEAD * head.head_dim + d * LANES * B + b * LINE / size_of::<E>();
+                        L::prefetch(keys.wrapping_add(ahead).cast());
                     }
                 }
                 let keys: [L; B] =
