@@ -35,6 +35,9 @@ impl Mapped {
         // breaks memory safety of the indices used here, which all come from a validated copy of the
         // header. Kinglet itself replaces files by rename, which leaves mappings as they are.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
+        // Weights stream faster from large pages. The system may refuse, or hold the file in small ones.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Mapped::File(map))
     }
 
