@@ -313,6 +313,7 @@ impl<D: Dots> Tiled<D::Floats> for WeightedValues<'_, D> {
         let stride = partial_len(head.head_dim);
         let rows = self.positions.div_ceil(D::STEPS * STEP);
         let values = &head.values[self.chunk * dims / D::STEPS..][..rows * STEP * dims];
+        let ahead = values.as_ptr().wrapping_add(AHEAD * dims / D::STEPS);
         let values = values[d * STEP..].as_ptr();
         let out = &mut self.partial[first * stride..][..M * stride];
         let out = out[d..].as_mut_ptr();
@@ -330,9 +331,9 @@ impl<D: Dots> Tiled<D::Floats> for WeightedValues<'_, D> {
                     for (b, bytes) in bytes.iter_mut().enumerate() {
                         let values = values.add(b * BYTES);
                         if part == 0 {
-                            D::Floats::prefetch(
-                                values.wrapping_add(AHEAD * dims / D::STEPS).cast(),
-                            );
+                            // In the order of memory, whatever the tile reads.
+                            let line = (vector / B * rows + row) * B + b;
+                            D::Floats::prefetch(ahead.wrapping_add(line * BYTES).cast());
                         }
                         *bytes = D::load_values(values, part);
                     }
