@@ -11,9 +11,17 @@ use crate::packing::PANEL;
 /// Bytes from what is read to what is asked for: time for memory to answer, and a fraction of L1.
 const DISTANCE: usize = 8 << 10;
 
+/// Asks for as many lines as are read from `at` on, ahead of them.
+#[inline(always)]
+pub(super) fn ask(at: *const u8, lines: usize) {
+    for line in 0..lines {
+        prefetch(at.wrapping_add(DISTANCE + line * 64));
+    }
+}
+
 /// Runs ahead of a kernel that goes through panels 32 columns at a time; without `STREAMS` it stays.
 pub(super) struct Ahead<const STREAMS: bool> {
-    next: *const u8,
+    at: *const u8,
     /// Bytes of 32 columns, scales and codes.
     step: usize,
     /// Lines that these may lie in.
@@ -33,7 +41,7 @@ impl<const STREAMS: bool> Ahead<STREAMS> {
         let planes = if block.minimums == 0 { 1 } else { 2 };
         let scales = (planes * PANEL * size_of::<u16>()) >> block.parts.trailing_zeros();
         Ahead {
-            next: last.wrapping_add(block.codes + DISTANCE),
+            at: last.wrapping_add(block.codes),
             step: panels * (lines * 64 + scales),
             lines: panels * (lines + 1),
         }
@@ -43,10 +51,8 @@ impl<const STREAMS: bool> Ahead<STREAMS> {
     #[inline(always)]
     pub fn ask(&mut self) {
         if STREAMS {
-            for line in 0..self.lines {
-                prefetch(self.next.wrapping_add(line * 64));
-            }
-            self.next = self.next.wrapping_add(self.step);
+            ask(self.at, self.lines);
+            self.at = self.at.wrapping_add(self.step);
         }
     }
 }

@@ -7,7 +7,7 @@
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
 use crate::packing::PANEL;
-use crate::x86_64::ahead::Ahead;
+use crate::x86_64::ahead::{Ahead, ask};
 use crate::x86_64::prefetch_write;
 use std::arch::x86_64::*;
 
@@ -432,7 +432,12 @@ pub(in crate::x86_64) unsafe fn float<const HALF: bool, const N: usize>(
             let (panel, at) = half(block, unit);
             let row = at / 4;
             let mut acc = [[_mm256_setzero_ps(); 4]; N];
+            let quad_bytes = 4 * PANEL * if HALF { 2 } else { 4 };
             for quad in 0..block.cols / 4 {
+                // Two passes, one for each half, do not look like a stream.
+                if N == 1 && at == 0 {
+                    ask(panel.add(quad * quad_bytes), quad_bytes / 64);
+                }
                 for j in 0..4 {
                     float_step::<HALF, N>(block, panel, row, quad * 4 + j, j, &mut acc);
                 }
