@@ -260,11 +260,8 @@ impl Packer<'_> {
                 self.progress,
             ),
             (Stored::Vector(_), sequential) => {
-                let layout_of = |name: &str| layout_of(plan, name);
-                let made = sequential
-                    .as_mut()
-                    .map(|sequential| sequential.vector(name, &layout_of, self.progress));
-                match made.transpose()?.flatten() {
+                let made = sequential.as_mut().and_then(|s| s.vector(name));
+                match made {
                     Some(vector) => writer.write_vector(&vector)?,
                     None => pack::vector(writer, name, self.checkpoint.weight(name)?)?,
                 }

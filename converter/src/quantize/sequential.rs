@@ -32,8 +32,6 @@ pub struct Sequential<'a> {
     ready: BTreeMap<String, Made>,
     /// Biases and norms that have been made or changed.
     vectors: BTreeMap<String, Vec<f32>>,
-    /// Layers that are quantized.
-    done: usize,
 }
 
 /// What the linear layers that share an input are quantized for.
@@ -66,7 +64,6 @@ impl<'a> Sequential<'a> {
             x: calibration.embed(checkpoint)?,
             ready: BTreeMap::new(),
             vectors: BTreeMap::new(),
-            done: 0,
         })
     }
 
@@ -102,21 +99,10 @@ impl<'a> Sequential<'a> {
         self.tall(name, layout_of(name), &moments, progress)
     }
 
-    /// The bias or norm `name`, where quantizing its layer makes or changes it. A norm comes before the
-    /// matrices of its layer in a file, which are quantized then.
-    ///
-    /// # Errors
-    /// As [`Sequential::matrix`].
-    pub fn vector(
-        &mut self,
-        name: &str,
-        layout_of: &dyn Fn(&str) -> Layout,
-        progress: &(dyn Fn(usize) + Sync),
-    ) -> Result<Option<Vec<f32>>, Error> {
-        if self.quantize.norm_correction && name == layer(self.done, "attn_norm") {
-            self.layer(self.done, layout_of, progress)?;
-        }
-        Ok(self.vectors.remove(name))
+    /// The bias or norm `name`, where quantizing its layer has made or changed it: it comes after the
+    /// matrices of its layer in a file.
+    pub fn vector(&mut self, name: &str) -> Option<Vec<f32>> {
+        self.vectors.remove(name)
     }
 
     /// Quantizes the linear layers of block `index` and runs it.
@@ -149,7 +135,6 @@ impl<'a> Sequential<'a> {
             }
             block.add_output(&context, stage, &input, &mut self.x);
         }
-        self.done = index + 1;
         Ok(())
     }
 

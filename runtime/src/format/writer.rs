@@ -217,15 +217,25 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     padded
 }
 
-/// The weights in the order in which a forward pass reads them.
+/// The matrices of a layer in the order in which a forward pass reads them: what is asked for early at
+/// the end of one is then the start of the next.
+const MATRICES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
+
+/// The weights in the order in which a forward pass reads them; after a layer's matrices comes what belongs
+/// to them.
 fn plan(header: &Header) -> Result<Vec<Planned>, Error> {
     let layers = header.config.layers.len();
     let of_layer = |index| {
         let prefix = layer(index, "");
-        header
-            .weights
-            .keys()
-            .filter(move |name| name.starts_with(&prefix))
+        let names = header.weights.keys();
+        let mut names: Vec<&String> = names.filter(|name| name.starts_with(&prefix)).collect();
+        names.sort_by_key(|name| {
+            let place = MATRICES
+                .iter()
+                .position(|part| name[prefix.len()..] == **part);
+            place.unwrap_or(MATRICES.len())
+        });
+        names
     };
     // What is neither before the layers nor in one comes last: the final norm and the head.
     let first = [
