@@ -9,7 +9,8 @@ use kinglet_convert::calibrate::dense::Moments;
 use kinglet_convert::quantize::{low_rank, search};
 use kinglet_kernels::kv::KvKind;
 use kinglet_kernels::packing::{Kind, pack_floats};
-use kinglet_tests::{BYTE_TOKENIZER, checkpoint, tiny_config};
+use kinglet_tests::{BYTE_TOKENIZER, checkpoint, recipe, tiny_config};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -206,4 +207,32 @@ fn corrections_cost_bytes_but_are_no_parameters() {
     assert_eq!(after.bytes_per_token(), before.bytes_per_token() + bytes);
     let work = RANK * (32 + 48);
     assert_eq!(after.macs_per_token(), before.macs_per_token() + work);
+}
+
+/// One matrix is read while the start of the next is asked for; what is made with the matrices of a layer
+/// can only be written after them.
+#[test]
+fn a_layer_lies_in_the_order_in_which_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.kgl");
+    let mut recipe = recipe("q4");
+    recipe.quantize.low_rank = RANK;
+    recipe.quantize.bias_correction = true;
+    kinglet_convert::write(&checkpoint(tiny_config()), &path, &recipe, &|_, _| ()).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let entries: Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+    let mut places: Vec<(u64, &str)> = vec![];
+    for (name, entry) in entries.as_object().unwrap() {
+        if let Some(part) = name.strip_prefix("layers.1.") {
+            places.push((entry["data_offsets"][0].as_u64().unwrap(), part));
+        }
+    }
+    places.sort_unstable();
+    let parts: Vec<&str> = places.iter().map(|&(_, part)| part).collect();
+    let (matrices, rest) = parts.split_at(7);
+    assert_eq!(matrices, ["q", "k", "v", "o", "gate", "up", "down"]);
+    for part in ["attn_norm", "q_bias", "down_narrow"] {
+        assert!(rest.contains(&part), "no {part} in {rest:?}");
+    }
 }

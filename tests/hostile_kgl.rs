@@ -90,27 +90,6 @@ fn a_sound_file_opens_verifies_and_survives_an_equal_header() {
     assert!(verify(&equal).is_ok() || verify(&equal).unwrap_err().contains("the header"));
 }
 
-/// One matrix is read while the start of the next is asked for; what is made with the matrices of a layer
-/// can only be written after them.
-#[test]
-fn a_layer_lies_in_the_order_in_which_it_is_read() {
-    let bytes = corrected();
-    let entries: Value = serde_json::from_slice(&bytes[8..8 + header_len(bytes)]).unwrap();
-    let mut places: Vec<(u64, &str)> = vec![];
-    for (name, entry) in entries.as_object().unwrap() {
-        if let Some(part) = name.strip_prefix("layers.1.") {
-            places.push((entry["data_offsets"][0].as_u64().unwrap(), part));
-        }
-    }
-    places.sort_unstable();
-    let parts: Vec<&str> = places.iter().map(|&(_, part)| part).collect();
-    let (matrices, rest) = parts.split_at(7);
-    assert_eq!(matrices, ["q", "k", "v", "o", "gate", "up", "down"]);
-    for part in ["attn_norm", "q_bias", "down_narrow"] {
-        assert!(rest.contains(&part), "no {part} in {rest:?}");
-    }
-}
-
 #[test]
 fn truncation_at_any_byte_is_an_error() {
     let bytes = sound();

@@ -234,6 +234,8 @@ impl Packer<'_> {
                 distance,
             });
         }
+        let taken = self.sequential.as_ref().is_none_or(Sequential::is_taken);
+        assert!(taken, "a tensor was written before it was made");
         Ok(tensors)
     }
 

@@ -105,6 +105,11 @@ impl<'a> Sequential<'a> {
         self.vectors.remove(name)
     }
 
+    /// Whether everything that was made has been taken.
+    pub fn is_taken(&self) -> bool {
+        self.ready.is_empty() && self.vectors.is_empty()
+    }
+
     /// Quantizes the linear layers of block `index` and runs it.
     fn layer(
         &mut self,

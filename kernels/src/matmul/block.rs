@@ -22,7 +22,7 @@ pub(crate) type ManyTokens = unsafe fn(block: &Block, tokens: usize, out: *mut f
 /// Consecutive panels and some tokens. Every pointer is good for the counts beside it: the slices
 /// are cut, with checks, where a block is made.
 pub(crate) struct Block {
-    /// Whether the panels are read for the first time, so that the next ones are to be asked for
+    /// Whether the panels are read for the first time, so that what follows is to be asked for
     /// early.
     pub streams: bool,
     /// First byte of the first panel.

@@ -8,7 +8,7 @@ use super::prefetch;
 use crate::matmul::Block;
 use crate::packing::PANEL;
 
-/// Bytes from what is read to what is asked for: time for memory to answer, and a fraction of L1.
+/// Bytes from what is read last to what is asked for: time for memory to answer, and a fraction of L1.
 const DISTANCE: usize = 8 << 10;
 
 /// Asks for as many lines as are read from `at` on, ahead of them.
@@ -19,12 +19,12 @@ pub(super) fn ask(at: *const u8, lines: usize) {
     }
 }
 
-/// Runs ahead of a kernel that goes through panels 32 columns at a time; without `STREAMS` it stays.
+/// Runs ahead of a kernel that goes through panels 32 columns at a time. Without `STREAMS` it does nothing.
 pub(super) struct Ahead<const STREAMS: bool> {
     at: *const u8,
-    /// Bytes of 32 columns, scales and codes.
+    /// Bytes that 32 columns take up, with their share of the scales.
     step: usize,
-    /// Lines that these may lie in.
+    /// Lines that so many bytes may touch: the scales make them start within a line.
     lines: usize,
 }
 

@@ -5,6 +5,8 @@
 //! - `__metadata__` has `format` = `kinglet`, `version` and `header`, a JSON [`Header`]. The version is
 //!   the oldest that has all that the file uses: `3` with corrections of quantized layers (below), `2`
 //!   where a weight takes its inputs as [`Activations::Q8x2`], else `1`.
+//! - Tensors may lie in any order; the writer lays them out as a forward pass reads them, each layer's
+//!   matrices first and then what belongs to them.
 //! - Packed weights are `U8` tensors (see [`kinglet_kernels::packing`]), padded vectors `F32`.
 //! - [`TOKENIZER`] (`tokenizer.json`), [`CHAT_TEMPLATE`] and [`CHECKSUMS`] are `U8` tensors, zero
 //!   padded to 64 bytes; their true lengths stand in [`Header`].

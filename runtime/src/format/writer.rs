@@ -217,8 +217,8 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     padded
 }
 
-/// The matrices of a layer in the order in which a forward pass reads them: what is asked for early at
-/// the end of one is then the start of the next.
+/// The matrices of a layer in the order in which a forward pass reads them: kernels ask memory for what
+/// follows, which is then the start of the next one.
 const MATRICES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
 
 /// The weights in the order in which a forward pass reads them; after a layer's matrices comes what belongs

@@ -142,7 +142,7 @@ impl<E: Element, L: Lanes> Tiled<L> for Scores<'_, E> {
         unsafe {
             let mut sums = [[L::splat(0.0); B]; M];
             for d in 0..head.head_dim {
-                // Once for each line.
+                // Once for each line, in the order of memory.
                 if M <= FEW && (d * LANES * size_of::<E>()).is_multiple_of(LINE) {
                     for b in 0..B {
                         let ahead =

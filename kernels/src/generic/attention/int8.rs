@@ -261,6 +261,7 @@ impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
             for step in 0..head.key_width / STEP {
                 let bytes: [D::Bytes; B] = std::array::from_fn(|b| {
                     let at = b * len + step * BYTES;
+                    // In the order of memory.
                     let ahead = AHEAD * head.key_width + (step * B + b) * BYTES;
                     D::Floats::prefetch(keys.wrapping_add(ahead).cast());
                     D::signed_load(keys.add(at))

@@ -28,8 +28,9 @@ pub(crate) const SPAN: usize = 512;
 /// enough for their scores and accumulators to stay in L1.
 pub(crate) const QUERIES: usize = 24;
 
-/// How many positions early keys and values are asked for.
-const AHEAD: usize = 64;
+/// How many positions early keys and values are asked for: a chunk, since what is asked for in the order of
+/// memory is read in the order of tiles.
+const AHEAD: usize = CHUNK;
 
 /// Some rows of queries and the head of keys and values that they look at.
 pub(crate) struct Queries<'a> {

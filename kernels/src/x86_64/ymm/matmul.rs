@@ -2,7 +2,7 @@
 //!
 //! One vector holds 8 rows, half a panel: a half is the unit of work here, numbered through the
 //! panels of a block. Several tokens share one half, whose accumulators then fit the 16 registers;
-//! a single token takes several halves, to have enough independent sums in flight.
+//! a single token takes both halves of a panel, so that weights stream in the order of memory.
 
 use crate::activations::ACTIVATION_GROUP;
 use crate::matmul::Block;
@@ -54,8 +54,7 @@ fn output(unit: usize) -> usize {
 /// `q4` for `N` tokens, `H` halves at a time.
 ///
 /// # Safety
-/// As [`crate::matmul::Micro`], with `N` tokens, and the ISA of `D`. `2 · count` must be a multiple
-/// of `H` or `H` at most 2 (the rest is done panel by panel).
+/// As [`crate::matmul::Micro`], with `N` tokens, and the ISA of `D`. `H` must be 1 or 2.
 #[inline(always)]
 pub(in crate::x86_64) unsafe fn q4<
     D: Dot,
@@ -70,14 +69,8 @@ pub(in crate::x86_64) unsafe fn q4<
 ) {
     // SAFETY: units stay below twice the number of panels.
     unsafe {
-        let mut unit = 0;
-        while unit + H <= 2 * block.count {
+        for unit in (0..2 * block.count).step_by(H) {
             q4_halves::<D, H, N, MINIMUM, STREAMS>(block, unit, out, stride);
-            unit += H;
-        }
-        while unit < 2 * block.count {
-            q4_halves::<D, 1, N, MINIMUM, STREAMS>(block, unit, out, stride);
-            unit += 1;
         }
     }
 }
@@ -102,7 +95,7 @@ unsafe fn q4_halves<
     unsafe {
         let low = _mm256_set1_epi8(15);
         let mut acc = start::<H, N>(first, out, stride);
-        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, H.div_ceil(2), 4);
+        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, 1, 4);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
             ahead.ask();
@@ -163,14 +156,8 @@ pub(in crate::x86_64) unsafe fn q8<D: Dot, const H: usize, const N: usize, const
 ) {
     // SAFETY: units stay below twice the number of panels.
     unsafe {
-        let mut unit = 0;
-        while unit + H <= 2 * block.count {
+        for unit in (0..2 * block.count).step_by(H) {
             q8_halves::<D, H, N, STREAMS>(block, unit, out, stride);
-            unit += H;
-        }
-        while unit < 2 * block.count {
-            q8_halves::<D, 1, N, STREAMS>(block, unit, out, stride);
-            unit += 1;
         }
     }
 }
@@ -188,7 +175,7 @@ unsafe fn q8_halves<D: Dot, const H: usize, const N: usize, const STREAMS: bool>
     // the `N` tokens (at least as many columns), as `Block` promises; the ISA is the caller's.
     unsafe {
         let mut acc = start::<H, N>(first, out, stride);
-        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, H.div_ceil(2), 8);
+        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, 1, 8);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
             ahead.ask();
@@ -239,14 +226,8 @@ pub(in crate::x86_64) unsafe fn split<
 ) {
     // SAFETY: units stay below twice the number of panels.
     unsafe {
-        let mut unit = 0;
-        while unit + H <= 2 * block.count {
+        for unit in (0..2 * block.count).step_by(H) {
             split_halves::<D, LOW, HIGH, H, N, STREAMS>(block, unit, out, stride);
-            unit += H;
-        }
-        while unit < 2 * block.count {
-            split_halves::<D, LOW, HIGH, 1, N, STREAMS>(block, unit, out, stride);
-            unit += 1;
         }
     }
 }
@@ -274,7 +255,7 @@ unsafe fn split_halves<
     unsafe {
         let zero = _mm256_set1_epi8(1 << (bits - 1));
         let mut acc = start::<H, N>(first, out, stride);
-        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, H.div_ceil(2), bits);
+        let mut ahead = Ahead::<STREAMS>::new(block, first / 2, 1, bits);
         for part in 0..block.groups * block.parts {
             let group = part / block.parts;
             ahead.ask();
@@ -435,7 +416,7 @@ pub(in crate::x86_64) unsafe fn float<const HALF: bool, const N: usize>(
             let quad_bytes = 4 * PANEL * if HALF { 2 } else { 4 };
             for quad in 0..block.cols / 4 {
                 // Two passes, one for each half, do not look like a stream.
-                if N == 1 && at == 0 {
+                if block.streams && N == 1 && at == 0 {
                     ask(panel.add(quad * quad_bytes), quad_bytes / 64);
                 }
                 for j in 0..4 {
