@@ -24,6 +24,7 @@ pub(crate) type ManyTokens = unsafe fn(block: &Block, tokens: usize, out: *mut f
 pub(crate) struct Block {
     /// Whether the panels are read for the first time, so that what follows is to be asked for
     /// early.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub streams: bool,
     /// First byte of the first panel.
     pub panels: *const u8,

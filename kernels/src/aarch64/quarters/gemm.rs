@@ -253,7 +253,6 @@ unsafe fn quarter<D: PairDot, K: Quantized<D>, const PAIRS: usize>(
 ) {
     // SAFETY: every address lies in the unit's panel, as `Block` promises.
     unsafe {
-        let shift = block.parts.trailing_zeros();
         let panel = block.panel(unit / QUARTERS);
         let scales = panel.add(unit % QUARTERS * QUARTER * 2);
         let codes = panel.add(block.codes + unit % QUARTERS * (LINE / QUARTERS));
@@ -262,7 +261,7 @@ unsafe fn quarter<D: PairDot, K: Quantized<D>, const PAIRS: usize>(
             factors: chunk.factors.as_ptr().cast(),
         };
         for part in from..to {
-            let at = (part >> shift) * PANEL * 2;
+            let at = block.group_of(part) * PANEL * 2;
             let weights = K::weights(codes.add(part * K::PART));
             let scales_w = D::by_row(four_halves(scales.add(at)));
             let minimums_w = if K::MINIMUM {

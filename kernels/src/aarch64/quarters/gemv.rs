@@ -66,7 +66,6 @@ unsafe fn q4_panels<D: PanelDot, const P: usize, const MINIMUM: bool>(
     // SAFETY: every address lies in a panel (`groups` groups, `parts` parts each) or in the token
     // (at least as many columns), as `Block` promises; the ISA is the caller's.
     unsafe {
-        let shift = block.parts.trailing_zeros();
         let mut acc = [[vdupq_n_f32(0.0); QUARTERS]; P];
         let mut codes: [*const u8; P] =
             std::array::from_fn(|p| block.panel(first + p).add(block.codes));
@@ -78,10 +77,10 @@ unsafe fn q4_panels<D: PanelDot, const P: usize, const MINIMUM: bool>(
             unroll!(p < P, {
                 let panel = block.panel(first + p);
                 let sums = D::q4(&mut codes[p], x, start);
-                let scales = group_halves(panel, part >> shift);
+                let scales = group_halves(panel, block.group_of(part));
                 accumulate(&mut acc[p], scales, x_scale, sums);
                 if MINIMUM {
-                    let minimums = group_halves(panel.add(block.minimums), part >> shift);
+                    let minimums = group_halves(panel.add(block.minimums), block.group_of(part));
                     let x = x_scale * x_sum as f32;
                     for (acc, minimum) in acc[p].iter_mut().zip(minimums) {
                         *acc = vfmaq_n_f32(*acc, minimum, x);
@@ -213,7 +212,6 @@ unsafe fn signed_panels<D: PanelDot, K: Signed<D>, const P: usize>(
 ) {
     // SAFETY: as in `q4_panels`.
     unsafe {
-        let shift = block.parts.trailing_zeros();
         let mut acc = [[vdupq_n_f32(0.0); QUARTERS]; P];
         let mut codes: [*const u8; P] =
             std::array::from_fn(|p| block.panel(first + p).add(block.codes));
@@ -223,7 +221,7 @@ unsafe fn signed_panels<D: PanelDot, K: Signed<D>, const P: usize>(
             unroll!(p < P, {
                 let panel = block.panel(first + p);
                 let sums = K::sums(&mut codes[p], &x);
-                let scales = group_halves(panel, part >> shift);
+                let scales = group_halves(panel, block.group_of(part));
                 accumulate(&mut acc[p], scales, x_scale, sums);
             });
         }
