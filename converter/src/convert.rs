@@ -262,8 +262,7 @@ impl Packer<'_> {
                 self.progress,
             ),
             (Stored::Vector(_), sequential) => {
-                let made = sequential.as_mut().and_then(|s| s.vector(name));
-                match made {
+                match sequential.as_mut().and_then(|s| s.vector(name)) {
                     Some(vector) => writer.write_vector(&vector)?,
                     None => pack::vector(writer, name, self.checkpoint.weight(name)?)?,
                 }

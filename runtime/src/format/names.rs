@@ -50,7 +50,7 @@ pub struct Projection {
     pub bias: bool,
 }
 
-/// Every linear layer of every block.
+/// Every linear layer of every block, in the order in which a forward pass reads them.
 pub fn projections(config: &ModelConfig) -> Vec<Projection> {
     let (hidden, wide) = (config.hidden_size, config.intermediate_size);
     let (queries, keys) = (
@@ -63,12 +63,12 @@ pub fn projections(config: &ModelConfig) -> Vec<Projection> {
         ("k", [keys, hidden], qkv_biases),
         ("v", [keys, hidden], qkv_biases),
         ("o", [hidden, queries], config.biases),
-        ("up", [wide, hidden], config.biases),
-        ("down", [hidden, wide], config.biases),
     ];
     if config.feed_forward == FeedForward::Gated {
         parts.push(("gate", [wide, hidden], config.biases));
     }
+    parts.push(("up", [wide, hidden], config.biases));
+    parts.push(("down", [hidden, wide], config.biases));
     let of_layer = |index| {
         let projection = move |&(part, shape, bias): &(&str, _, _)| Projection {
             name: layer(index, part),

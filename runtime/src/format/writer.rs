@@ -1,6 +1,6 @@
 //! Writing a `.kgl` file: the header first, then each tensor as it comes, atomically.
 
-use super::names::layer;
+use super::names::{layer, projections};
 use super::validate::{self, Stored};
 use super::{CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, TENSOR_ALIGN, TOKENIZER};
 use crate::error::Error;
@@ -217,24 +217,17 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     padded
 }
 
-/// The matrices of a layer in the order in which a forward pass reads them: kernels ask memory for what
-/// follows, which is then the start of the next one.
-const MATRICES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
-
-/// The weights in the order in which a forward pass reads them; after a layer's matrices comes what belongs
-/// to them.
+/// The weights in the order in which a forward pass reads them, since kernels ask memory for what follows;
+/// after a layer's matrices comes what belongs to them.
 fn plan(header: &Header) -> Result<Vec<Planned>, Error> {
     let layers = header.config.layers.len();
+    let linears = projections(&header.config);
     let of_layer = |index| {
         let prefix = layer(index, "");
         let names = header.weights.keys();
         let mut names: Vec<&String> = names.filter(|name| name.starts_with(&prefix)).collect();
-        names.sort_by_key(|name| {
-            let place = MATRICES
-                .iter()
-                .position(|part| name[prefix.len()..] == **part);
-            place.unwrap_or(MATRICES.len())
-        });
+        let place = |name: &str| linears.iter().position(|linear| linear.name == name);
+        names.sort_by_key(|name| place(name).unwrap_or(linears.len()));
         names
     };
     // What is neither before the layers nor in one comes last: the final norm and the head.
