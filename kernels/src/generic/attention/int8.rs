@@ -8,6 +8,7 @@ use crate::generic::dots::{BYTES, Dots, Multipliers, STEP};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{CHUNK, Int8Store, KEY_BLOCK, KvLayer};
+use std::array::{from_mut, from_ref};
 use std::marker::PhantomData;
 
 /// One query in integers: `x = scale · multiplier`.
@@ -72,35 +73,49 @@ struct ChunkWeights {
 }
 
 impl ChunkWeights {
+    /// Those of `M` queries, each step for all of them: alone, one would mostly wait for its own results.
+    ///
     /// # Safety
     /// The ISA of `D`.
     #[inline(always)]
-    unsafe fn set<D: Dots>(&mut self, weights: &[f32; CHUNK], scales: &[f32; CHUNK]) {
+    unsafe fn set<D: Dots, const M: usize>(
+        queries: &mut [ChunkWeights; M],
+        weights: &[[f32; CHUNK]; M],
+        scales: &[f32; CHUNK],
+    ) {
+        // What is carried can round up by one more.
+        let range = D::LARGEST - 1.0;
         // SAFETY: the caller has the ISA; every vector is within the chunk.
         unsafe {
-            let mut weights = load_chunk::<D::Floats>(weights);
-            let mut largest = D::Floats::splat(0.0);
-            for (i, weight) in weights.iter_mut().enumerate() {
-                *weight = weight.mul(D::Floats::load(scales.as_ptr().add(i * LANES)));
-                largest = weight.max(largest);
+            let scales = load_chunk::<D::Floats>(scales);
+            let mut scaled = [[D::Floats::splat(0.0); CHUNK / LANES]; M];
+            let mut largest = [D::Floats::splat(0.0); M];
+            for m in 0..M {
+                let weights = load_chunk::<D::Floats>(&weights[m]);
+                for (i, scaled) in scaled[m].iter_mut().enumerate() {
+                    *scaled = weights[i].mul(scales[i]);
+                    largest[m] = scaled.max(largest[m]);
+                }
             }
-            let largest = largest.largest();
-            let usable = largest >= SMALLEST;
-            // What is carried can round up by one more.
-            let range = D::LARGEST - 1.0;
-            let (scale, inverse) = if usable {
-                (largest / range, range / largest)
-            } else {
-                (0.0, 0.0)
-            };
-            self.scale = scale;
-            let inverse = D::Floats::splat(inverse);
-            let mut carried = D::Floats::load(HALF_STEPS.as_ptr());
-            for (to, weight) in self.multipliers.iter_mut().zip(weights) {
-                let exact = weight.fma(inverse, carried);
-                let whole = exact.round();
-                carried = exact.sub(whole);
-                D::put(whole, to);
+            let mut inverses = [0.0f32; M];
+            for m in 0..M {
+                let largest = largest[m].largest();
+                let usable = largest >= SMALLEST;
+                (queries[m].scale, inverses[m]) = if usable {
+                    (largest / range, range / largest)
+                } else {
+                    (0.0, 0.0)
+                };
+            }
+            let mut carried = [D::Floats::load(HALF_STEPS.as_ptr()); M];
+            for i in 0..CHUNK / LANES {
+                for m in 0..M {
+                    let inverse = D::Floats::splat(inverses[m]);
+                    let exact = scaled[m][i].fma(inverse, carried[m]);
+                    let whole = exact.round();
+                    carried[m] = exact.sub(whole);
+                    D::put(whole, &mut queries[m].multipliers[i]);
+                }
             }
         }
     }
@@ -212,9 +227,16 @@ impl<D: Dots> Head<D::Floats> for Int8<'_, D> {
                 .wrapping_add(chunk + AHEAD + line * LANES);
             D::Floats::prefetch(scales.cast());
         }
-        for (own, weights) in self.weights.iter_mut().zip(weights) {
+        let (threes, others) = self.weights.as_chunks_mut::<3>();
+        let (weights, other_weights) = weights.as_chunks::<3>();
+        for (queries, weights) in threes.iter_mut().zip(weights) {
             // SAFETY: the caller has the ISA.
-            unsafe { own.set::<D>(weights, scales) };
+            unsafe { ChunkWeights::set::<D, 3>(queries, weights, scales) };
+        }
+        for (query, weights) in others.iter_mut().zip(other_weights) {
+            let (query, weights) = (from_mut(query), from_ref(weights));
+            // SAFETY: as above.
+            unsafe { ChunkWeights::set::<D, 1>(query, weights, scales) };
         }
         let mut values = WeightedValues {
             head: self,
