@@ -75,7 +75,7 @@ impl<'m> Session<'m> {
         let batch = BATCH.min(options.context);
         Ok(Session {
             model,
-            decoder: Decoder::new(config, options.kv, options.context, batch),
+            decoder: Decoder::new(model, options.kv, options.context, batch),
             sampler: Sampler::new(options.sampling),
             capacity: options.context,
             tokens: vec![],

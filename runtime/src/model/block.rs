@@ -47,8 +47,8 @@ pub enum Sight<'a> {
 pub struct Scratch {
     /// The residual stream.
     pub x: Vec<f32>,
-    /// Its norm, then the output of attention or feed-forward.
-    pub normed: Vec<f32>,
+    /// The norm of some of its rows, then the output of attention or feed-forward.
+    normed: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -60,9 +60,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Memory for up to `rows` rows.
-    pub fn new(config: &ModelConfig, rows: usize) -> Scratch {
-        let floats = |width: usize| vec![0.0; rows * width];
+    /// Memory for up to `rows` rows, of which up to `part` go through a block together.
+    pub fn new(config: &ModelConfig, rows: usize, part: usize) -> Scratch {
+        let floats = |width: usize| vec![0.0; part * width];
         let keys = config.kv_heads * config.head_dim;
         let queries = config.heads * config.head_dim;
         let gate = match config.feed_forward {
@@ -70,7 +70,7 @@ impl Scratch {
             FeedForward::Plain => 0,
         };
         Scratch {
-            x: floats(config.hidden_size),
+            x: vec![0.0; rows * config.hidden_size],
             normed: floats(config.hidden_size),
             q: floats(queries),
             k: floats(keys),
@@ -130,8 +130,8 @@ impl Block {
         [&self.k, &self.v]
     }
 
-    /// Runs the first `rows` rows of [`Scratch::x`] through the block: all of them give keys and values,
-    /// the last `wanted` of them the block's output, in their place.
+    /// Runs some `rows` of [`Scratch::x`] through the block: all of them give keys and values, the last
+    /// `wanted` of them the block's output, in their place.
     pub fn forward(
         &self,
         model: &Model,
@@ -139,10 +139,11 @@ impl Block {
         rope: Option<&RopeTable>,
         sight: Sight,
         scratch: &mut Scratch,
-        (rows, wanted): (usize, usize),
+        (rows, wanted): (Range<usize>, usize),
     ) {
+        let outputs = rows.end - wanted..rows.end;
         self.attention(model, layer, rope, sight, scratch, (rows, wanted));
-        self.feed_forward(model, scratch, rows - wanted..rows);
+        self.feed_forward(model, scratch, outputs);
     }
 
     /// `x += attention(norm(x))`, or `x = norm(x + attention(x))`.
@@ -153,12 +154,14 @@ impl Block {
         rope: Option<&RopeTable>,
         sight: Sight,
         scratch: &mut Scratch,
-        (rows, wanted): (usize, usize),
+        (rows, wanted): (Range<usize>, usize),
     ) {
         let (engine, file, config) = (&model.engine, &model.file, model.config());
-        let others = (rows - wanted) * config.hidden_size;
-        let x = &mut scratch.x[..rows * config.hidden_size];
-        let normed = &mut scratch.normed[..rows * config.hidden_size];
+        let hidden = config.hidden_size;
+        let x = &mut scratch.x[rows.start * hidden..rows.end * hidden];
+        let rows = rows.len();
+        let others = (rows - wanted) * hidden;
+        let normed = &mut scratch.normed[..x.len()];
         let q = &mut scratch.q[..wanted * self.q.outputs()];
         let k = &mut scratch.k[..rows * self.k.outputs()];
         let v = &mut scratch.v[..rows * self.v.outputs()];

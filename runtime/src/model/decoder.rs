@@ -4,20 +4,28 @@ use super::Model;
 use super::block::{Scratch, Sight};
 use super::linear::forward;
 use super::rope::RopeTable;
-use crate::config::ModelConfig;
 use kinglet_kernels::kv::{KvKind, KvLayer};
+
+/// So many tokens go through a layer together for each thread: their activations then stay in its caches
+/// from one operation to the next. A layer's weights do so from one part of the tokens to the next, as far
+/// as they fit.
+const PART: usize = 128;
 
 /// The state of one sequence: caches, and the memory that a forward pass works in.
 pub(crate) struct Decoder {
     caches: Vec<KvLayer>,
     ropes: Vec<RopeTable>,
+    /// The most tokens that go through a layer together.
+    part: usize,
     scratch: Scratch,
 }
 
 impl Decoder {
     /// A decoder for a context of `positions`, taking up to `batch` tokens at a time; nothing is
     /// allocated per token.
-    pub fn new(config: &ModelConfig, kv: KvKind, positions: usize, batch: usize) -> Decoder {
+    pub fn new(model: &Model, kv: KvKind, positions: usize, batch: usize) -> Decoder {
+        let config = model.config();
+        let part = batch.min(PART * model.engine.pool().threads());
         let cache = |_| KvLayer::new(kv, config.kv_heads, config.head_dim, positions);
         Decoder {
             caches: (0..config.layers.len()).map(cache).collect(),
@@ -26,7 +34,8 @@ impl Decoder {
                 .iter()
                 .map(|rope| RopeTable::new(rope, positions))
                 .collect(),
-            scratch: Scratch::new(config, batch),
+            part,
+            scratch: Scratch::new(config, batch, part),
         }
     }
 
@@ -42,30 +51,33 @@ impl Decoder {
         let config = model.config();
         let (hidden, scratch) = (config.hidden_size, &mut self.scratch);
         let x = &mut scratch.x[..tokens.len() * hidden];
-        for (x, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
-            model.embed.row(&model.file, token as usize, x);
+        model.engine.pool().for_each_chunk(x, hidden, |row, x| {
+            model.embed.row(&model.file, tokens[row] as usize, x);
             if config.embedding_scale != 1.0 {
                 x.iter_mut().for_each(|x| *x *= config.embedding_scale);
             }
-        }
+        });
         let rows = tokens.len();
         let blocks = model.blocks.iter().zip(&config.layers);
         for (index, ((block, layer), cache)) in blocks.zip(&mut self.caches).enumerate() {
             let rope = self.ropes.get(layer.rope);
-            let sight = Sight::Cache { cache, start };
             let last = index + 1 == model.blocks.len();
-            let wanted = if last { wanted } else { rows };
-            block.forward(model, layer, rope, sight, scratch, (rows, wanted));
-        }
-        let x = &scratch.x[(rows - wanted) * hidden..rows * hidden];
-        match &model.norm {
-            Some(norm) => {
-                let normed = &mut scratch.normed[..wanted * hidden];
-                norm.apply(&model.engine, x, normed);
-                normed
+            let first = if last { rows - wanted } else { 0 };
+            for from in (0..rows).step_by(self.part) {
+                let part = from..rows.min(from + self.part);
+                let wanted = part.end - first.clamp(from, part.end);
+                let sight = Sight::Cache {
+                    cache: &mut *cache,
+                    start: start + from,
+                };
+                block.forward(model, layer, rope, sight, scratch, (part, wanted));
             }
-            None => x,
         }
+        let x = &mut scratch.x[(rows - wanted) * hidden..rows * hidden];
+        if let Some(norm) = &model.norm {
+            norm.apply_in_place(&model.engine, x);
+        }
+        x
     }
 
     /// Logits of hidden states as [`Decoder::forward`] returns them, `[row][vocab_size]`.

@@ -52,7 +52,7 @@ impl EncoderMemory {
                 lengths: &lengths,
                 caches,
             };
-            block.forward(model, layer, rope, sight, scratch, (rows, rows));
+            block.forward(model, layer, rope, sight, scratch, (0..rows, rows));
         }
         let x = &mut scratch.x[..rows * config.hidden_size];
         if let Some(norm) = &model.norm {
@@ -64,7 +64,7 @@ impl EncoderMemory {
     fn grow(&mut self, model: &Model, encoder: &EncoderConfig, rows: usize, longest: usize) {
         let config = model.config();
         if self.rows < rows || self.scratch.is_none() {
-            self.scratch = Some(Scratch::new(config, rows));
+            self.scratch = Some(Scratch::new(config, rows, rows));
             self.rows = rows;
         }
         if self
@@ -133,7 +133,7 @@ impl EncoderMemory {
         let texts = first.len() / model.config().hidden_size;
         let inputs = &mut self
             .scratch
-            .get_or_insert_with(|| Scratch::new(model.config(), 0))
+            .get_or_insert_with(|| Scratch::new(model.config(), 0, 0))
             .inputs;
         let mut inner = vec![0.0; texts * dense.outputs()];
         let (engine, file) = (&model.engine, &model.file);

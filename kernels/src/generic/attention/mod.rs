@@ -358,6 +358,12 @@ pub(crate) unsafe fn merge<L: Lanes>(
     out: &mut [f32],
 ) {
     let stride = partial_len(out.len());
+    if partials.len() <= step {
+        // SAFETY: the caller has the ISA.
+        unsafe { finish::<L>(&partials[..stride], out) };
+        rotate(out, rotated);
+        return;
+    }
     // A span of which the query sees nothing has no largest score.
     let seen = || {
         let parts = partials.chunks(step).map(|part| &part[..stride]);
@@ -399,6 +405,29 @@ pub(crate) unsafe fn merge<L: Lanes>(
         }
     }
     rotate(out, rotated);
+}
+
+/// The only partial result of a query as its output.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn finish<L: Lanes>(partial: &[f32], out: &mut [f32]) {
+    let (accumulator, rest) = partial.split_at(partial.len() - 2);
+    if rest[0] == f32::NEG_INFINITY {
+        // No score was a number.
+        out.fill(f32::NAN);
+        return;
+    }
+    // SAFETY: the caller has the ISA; an accumulator has `out.len()` floats, padded to 16.
+    unsafe {
+        let inverse = L::splat(1.0 / rest[1]);
+        map_lanes::<L>(
+            out,
+            #[inline(always)]
+            |_, i| L::load(accumulator.as_ptr().add(i)).mul(inverse),
+        );
+    }
 }
 
 /// 2 to the power of `own - largest`.
