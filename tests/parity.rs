@@ -135,14 +135,17 @@ fn logits_are_the_same_bits() {
     }
 }
 
-/// A prompt of several batches, of which the last token's logits alone are computed.
+/// A prompt of several batches, and parts of them in a layer: as token by token, and where the last
+/// token's logits alone are computed.
 #[test]
-fn the_last_logits_of_a_long_prompt_are_the_same_bits() {
+fn logits_of_a_long_prompt_are_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let model = convert(&fixture("gemma3"), "q4", folder.path());
     let some = prompts("gemma3").remove(0).tokens;
     let tokens: Vec<u32> = some.into_iter().cycle().take(1100).collect();
-    assert!(prefill(&model, &tokens).ends_with(&last(&model, &tokens)));
+    let logits = prefill(&model, &tokens);
+    assert!(logits.starts_with(&decode(&model, &tokens[..600])));
+    assert!(logits.ends_with(&last(&model, &tokens)));
 }
 
 /// A prompt, and the logits of its every position.
