@@ -15,6 +15,8 @@ pub struct Vocabulary {
     /// Places in `tokens`, ordered by number.
     by_id: Vec<u32>,
     merges: HashTable<(Merge, u32)>,
+    /// What the last merge made.
+    made: u32,
     hasher: DefaultHashBuilder,
 }
 
@@ -87,11 +89,14 @@ impl Vocabulary {
         rank: u32,
         joined: &mut String,
     ) -> Result<(), String> {
-        let merge = self.merge_of(left, right, joined).ok_or_else(|| {
+        let merge = self.next_merge_of(left, right);
+        let merge = merge.or_else(|| self.merge_of(left, right, joined));
+        let merge = merge.ok_or_else(|| {
             format!(
                 "the merge of {left:?} and {right:?} makes {joined:?}, which the vocabulary lacks"
             )
         })?;
+        self.made = merge.place;
         let hasher = &self.hasher;
         let entry = self.merges.entry(
             hasher.hash_one(merge),
@@ -117,6 +122,17 @@ impl Vocabulary {
             .merges
             .find(self.hasher.hash_one(merge), |(other, _)| *other == merge)?;
         Some((*rank, merge.place))
+    }
+
+    /// What two spellings make, if that is what the last merge made, or the token after it: files list
+    /// merges in the order of the tokens that they make, and a look there is in the cache.
+    fn next_merge_of(&self, left: &str, right: &str) -> Option<Merge> {
+        let places = self.made..self.tokens.len().min(self.made as usize + 2) as u32;
+        let cut = left.len() as u32;
+        places
+            .filter(|&place| self.spelling(place).strip_prefix(left) == Some(right))
+            .map(|place| Merge { place, cut })
+            .next()
     }
 
     /// What two spellings make, if that is a token.
