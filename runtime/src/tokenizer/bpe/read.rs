@@ -1,52 +1,131 @@
 //! A BPE model out of `tokenizer.json`, spellings borrowed from it while it is read.
 
-use super::{Bpe, Vocabulary};
+use super::Bpe;
+use super::vocabulary::{MergesRead, Vocabulary};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 
-/// The model as `tokenizer.json` has it.
-#[derive(Deserialize)]
-struct Source<'a> {
-    #[serde(borrow)]
-    vocab: Tokens<'a>,
-    #[serde(borrow)]
-    merges: Vec<Pair<'a>>,
-    unk_token: Option<String>,
-    fuse_unk: Option<bool>,
-    byte_fallback: Option<bool>,
-    ignore_merges: Option<bool>,
-}
-
 impl<'de> Deserialize<'de> for Bpe {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bpe, D::Error> {
-        let source = Source::deserialize(deserializer)?;
-        let vocabulary = vocabulary(source.vocab.0, &source.merges).map_err(D::Error::custom)?;
+        deserializer.deserialize_map(Model)
+    }
+}
+
+/// A field of the model as `tokenizer.json` has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Field {
+    Vocab,
+    Merges,
+    UnkToken,
+    FuseUnk,
+    ByteFallback,
+    IgnoreMerges,
+    #[serde(other)]
+    Other,
+}
+
+/// Reads the model. Merges, the most of it, go into their table one by one where the vocabulary stands before
+/// them, as files have it.
+struct Model;
+
+impl<'de> Visitor<'de> for Model {
+    type Value = Bpe;
+
+    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("a BPE model")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bpe, A::Error> {
+        let mut vocabulary: Option<Vocabulary> = None;
+        let mut merges: Option<MergesRead> = None;
+        let mut early: Option<Vec<Pair>> = None;
+        let mut unknown: Option<String> = None;
+        let [mut fuse_unknown, mut fallback, mut whole_words] = [None::<bool>; 3];
+        while let Some(field) = map.next_key()? {
+            match field {
+                Field::Vocab if vocabulary.is_some() => {
+                    return Err(A::Error::duplicate_field("vocab"));
+                }
+                Field::Merges if merges.is_some() || early.is_some() => {
+                    return Err(A::Error::duplicate_field("merges"));
+                }
+                Field::Vocab => {
+                    let Tokens(tokens) = map.next_value()?;
+                    let tokens = tokens.into_iter().map(|(text, id)| (text.0, id));
+                    vocabulary = Some(Vocabulary::new(tokens).map_err(A::Error::custom)?);
+                }
+                Field::Merges => match &vocabulary {
+                    Some(vocabulary) => merges = Some(map.next_value_seed(MergesOf(vocabulary))?),
+                    None => early = Some(map.next_value()?),
+                },
+                Field::UnkToken => unknown = map.next_value()?,
+                Field::FuseUnk => fuse_unknown = map.next_value()?,
+                Field::ByteFallback => fallback = map.next_value()?,
+                Field::IgnoreMerges => whole_words = map.next_value()?,
+                Field::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        let mut vocabulary = vocabulary.ok_or_else(|| A::Error::missing_field("vocab"))?;
+        if let Some(early) = early {
+            let mut read = MergesRead::default();
+            for pair in &early {
+                pair.put(&vocabulary, &mut read).map_err(A::Error::custom)?;
+            }
+            merges = Some(read);
+        }
+        vocabulary.set_merges(merges.ok_or_else(|| A::Error::missing_field("merges"))?);
         let byte = |byte: u8| vocabulary.place(&format!("<{byte:#04X}>"));
-        let fallback = source.byte_fallback == Some(true);
         Ok(Bpe {
-            bytes: fallback.then(|| (0..=u8::MAX).map(byte).collect()),
+            bytes: (fallback == Some(true)).then(|| (0..=u8::MAX).map(byte).collect()),
             vocabulary,
-            unknown: source.unk_token,
-            fuse_unknown: source.fuse_unk == Some(true),
-            whole_words: source.ignore_merges == Some(true),
+            unknown,
+            fuse_unknown: fuse_unknown == Some(true),
+            whole_words: whole_words == Some(true),
         })
     }
 }
 
-fn vocabulary(tokens: Vec<(Text, u32)>, merges: &[Pair]) -> Result<Vocabulary, String> {
-    let mut vocabulary = Vocabulary::new(tokens.into_iter().map(|(text, id)| (text.0, id)))?;
-    vocabulary.reserve_merges(merges.len());
-    let mut joined = String::new();
-    // The first line of a `merges.txt` may have come along.
-    let merges = merges
-        .iter()
-        .filter(|Pair(left, _)| !left.0.starts_with("#version"));
-    for (rank, Pair(left, right)) in (0..).zip(merges) {
-        vocabulary.push_merge(&left.0, &right.0, rank, &mut joined)?;
+/// Reads a list of merges for a vocabulary.
+struct MergesOf<'v>(&'v Vocabulary);
+
+impl<'de> DeserializeSeed<'de> for MergesOf<'_> {
+    type Value = MergesRead;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<MergesRead, D::Error> {
+        deserializer.deserialize_seq(self)
     }
-    Ok(vocabulary)
+}
+
+impl<'de> Visitor<'de> for MergesOf<'_> {
+    type Value = MergesRead;
+
+    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("a list of merges")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<MergesRead, A::Error> {
+        let mut read = MergesRead::default();
+        while let Some(pair) = list.next_element::<Pair>()? {
+            pair.put(self.0, &mut read).map_err(A::Error::custom)?;
+        }
+        Ok(read)
+    }
+}
+
+impl Pair<'_> {
+    fn put(&self, vocabulary: &Vocabulary, merges: &mut MergesRead) -> Result<(), String> {
+        let Pair(Text(left), Text(right)) = self;
+        // The first line of a `merges.txt` may have come along.
+        if left.starts_with("#version") {
+            return Ok(());
+        }
+        merges.push(vocabulary, left, right)
+    }
 }
 
 /// Text that is borrowed where the file spells it without escapes.

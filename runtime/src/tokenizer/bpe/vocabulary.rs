@@ -14,10 +14,21 @@ pub struct Vocabulary {
     by_spelling: HashTable<u32>,
     /// Places in `tokens`, ordered by number.
     by_id: Vec<u32>,
-    merges: HashTable<(Merge, u32)>,
-    /// What the last merge made.
-    made: u32,
     hasher: DefaultHashBuilder,
+    merges: Merges,
+}
+
+/// The merges that make each token.
+#[derive(Default)]
+struct Merges {
+    /// Where those of the token at each place start, and where the last one's end; nothing without merges.
+    starts: Vec<u32>,
+    ranks: Vec<Ranked>,
+}
+
+struct Ranked {
+    cut: u32,
+    rank: u32,
 }
 
 struct Token {
@@ -27,7 +38,7 @@ struct Token {
 }
 
 /// What two tokens make: their spellings joined, which is a token, and where the second begins.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Merge {
     place: u32,
     cut: u32,
@@ -77,57 +88,23 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// Adds a merge of the two tokens with these spellings; ranks decide which merge comes first. Parts
-    /// that are no tokens are never merged.
-    ///
-    /// # Errors
-    /// What they make is not in the vocabulary.
-    pub fn push_merge(
-        &mut self,
-        left: &str,
-        right: &str,
-        rank: u32,
-        joined: &mut String,
-    ) -> Result<(), String> {
-        let merge = self.next_merge_of(left, right);
-        let merge = merge.or_else(|| self.merge_of(left, right, joined));
-        let merge = merge.ok_or_else(|| {
-            format!(
-                "the merge of {left:?} and {right:?} makes {joined:?}, which the vocabulary lacks"
-            )
-        })?;
-        self.made = merge.place;
-        let hasher = &self.hasher;
-        let entry = self.merges.entry(
-            hasher.hash_one(merge),
-            |(other, _)| *other == merge,
-            |(merge, _)| hasher.hash_one(merge),
-        );
-        entry.insert((merge, rank));
-        Ok(())
-    }
-
-    /// Room for so many merges.
-    pub fn reserve_merges(&mut self, merges: usize) {
-        let hasher = &self.hasher;
-        self.merges
-            .reserve(merges, |(merge, _)| hasher.hash_one(merge));
+    /// Takes merges in place of those that were there.
+    pub fn set_merges(&mut self, read: MergesRead) {
+        self.merges = Merges::new(self.tokens.len(), read.merges);
     }
 
     /// The rank of the merge of two tokens, and the place of what it makes; `joined` is room to
     /// spell it.
     pub fn merge(&self, left: u32, right: u32, joined: &mut String) -> Option<(u32, u32)> {
         let merge = self.merge_of(self.spelling(left), self.spelling(right), joined)?;
-        let (_, rank) = self
-            .merges
-            .find(self.hasher.hash_one(merge), |(other, _)| *other == merge)?;
-        Some((*rank, merge.place))
+        Some((self.merges.rank(merge)?, merge.place))
     }
 
     /// What two spellings make, if that is what the last merge made, or the token after it: files list
     /// merges in the order of the tokens that they make, and a look there is in the cache.
-    fn next_merge_of(&self, left: &str, right: &str) -> Option<Merge> {
-        let places = self.made..self.tokens.len().min(self.made as usize + 2) as u32;
+    fn next_merge_of(&self, left: &str, right: &str, last: Option<Merge>) -> Option<Merge> {
+        let last = last.map_or(0, |merge| merge.place);
+        let places = last..self.tokens.len().min(last as usize + 2) as u32;
         let cut = left.len() as u32;
         places
             .filter(|&place| self.spelling(place).strip_prefix(left) == Some(right))
@@ -175,6 +152,66 @@ impl Vocabulary {
     /// How many tokens there are.
     pub fn len(&self) -> usize {
         self.tokens.len()
+    }
+}
+
+impl Merges {
+    /// Merges and their ranks; of equal merges, the last one counts.
+    fn new(tokens: usize, mut merges: Vec<(Merge, u32)>) -> Merges {
+        // Stable: of equal merges, the last stays last.
+        merges.sort_by_key(|&(merge, _)| merge);
+        let mut starts = Vec::with_capacity(tokens + 1);
+        let mut ranks: Vec<Ranked> = Vec::with_capacity(merges.len());
+        let mut last = None;
+        for (merge, rank) in merges {
+            if last == Some(merge) {
+                ranks.pop();
+            }
+            last = Some(merge);
+            starts.resize(merge.place as usize + 1, ranks.len() as u32);
+            ranks.push(Ranked {
+                cut: merge.cut,
+                rank,
+            });
+        }
+        starts.resize(tokens + 1, ranks.len() as u32);
+        Merges { starts, ranks }
+    }
+
+    fn rank(&self, merge: Merge) -> Option<u32> {
+        let place = merge.place as usize;
+        let (start, end) = (*self.starts.get(place)?, *self.starts.get(place + 1)?);
+        let own = &self.ranks[start as usize..end as usize];
+        let found = own.iter().find(|ranked| ranked.cut == merge.cut)?;
+        Some(found.rank)
+    }
+}
+
+/// Merges while they are read, the lowest rank first.
+#[derive(Default)]
+pub struct MergesRead {
+    merges: Vec<(Merge, u32)>,
+    /// Room to spell what a merge makes.
+    joined: String,
+}
+
+impl MergesRead {
+    /// Adds the merge of the two tokens with these spellings. Parts that are no tokens are never merged.
+    ///
+    /// # Errors
+    /// What they make is not in the vocabulary.
+    pub fn push(&mut self, vocabulary: &Vocabulary, left: &str, right: &str) -> Result<(), String> {
+        let last = self.merges.last().map(|&(merge, _)| merge);
+        let merge = vocabulary.next_merge_of(left, right, last);
+        let merge = merge.or_else(|| vocabulary.merge_of(left, right, &mut self.joined));
+        let merge = merge.ok_or_else(|| {
+            let joined = &self.joined;
+            format!(
+                "the merge of {left:?} and {right:?} makes {joined:?}, which the vocabulary lacks"
+            )
+        })?;
+        self.merges.push((merge, self.merges.len() as u32));
+        Ok(())
     }
 }
 
