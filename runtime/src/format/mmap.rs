@@ -3,6 +3,7 @@
 use crate::error::Error;
 use memmap2::Mmap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 /// A file mapped read-only, or bytes in memory that stand for one.
@@ -47,6 +48,21 @@ impl Mapped {
         let mut pages = vec![Page([0; 8]); bytes.len().div_ceil(64)];
         bytemuck::cast_slice_mut::<Page, u8>(&mut pages)[..bytes.len()].copy_from_slice(bytes);
         Mapped::Memory(pages)
+    }
+
+    /// Says that these bytes will not be read soon, so that they need not stay in memory. They are as they were
+    /// when they are read again.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Mapped::File(map) = self {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: nothing is ever written to the mapping, so that its pages come back from the file with the
+            // same bytes; a file that is rewritten breaks nothing here, as above. The range is checked by the
+            // system, and the worst that it can do is to refuse.
+            let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
     }
 
     /// The bytes.

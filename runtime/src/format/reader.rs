@@ -200,8 +200,14 @@ impl ModelFile {
 
     /// The first `len` bytes of a text tensor, empty if there is none.
     fn text(&self, name: &str, len: usize) -> &[u8] {
-        let place = self.order.iter().find(|(found, _)| found == name);
-        place.map_or(&[], |(_, range)| &self.bytes()[range.clone()][..len])
+        let place = self.place(name);
+        place.map_or(&[], |range| &self.bytes()[range][..len])
+    }
+
+    /// Where a tensor lies.
+    fn place(&self, name: &str) -> Option<Range<usize>> {
+        let found = self.order.iter().find(|(found, _)| found == name);
+        found.map(|(_, range)| range.clone())
     }
 
     fn bytes(&self) -> &[u8] {
@@ -231,6 +237,14 @@ impl ModelFile {
     /// `tokenizer.json`
     pub fn tokenizer_json(&self) -> &[u8] {
         self.text(TOKENIZER, self.header.tokenizer_bytes)
+    }
+
+    /// Says that [`ModelFile::tokenizer_json`] has been read: it may be as long as a tenth of the model, and
+    /// need not stay in memory.
+    pub(crate) fn release_tokenizer_json(&self) {
+        if let Some(range) = self.place(TOKENIZER) {
+            self.map.release(range);
+        }
     }
 
     /// The chat template (Jinja), if there is one.

@@ -30,7 +30,9 @@ impl Tokenizer {
     /// # Errors
     /// A tokenizer that is damaged, or newer than this library.
     pub fn of(file: &ModelFile) -> Result<Tokenizer, Error> {
-        Self::from_json(file.tokenizer_json(), file.path())
+        let tokenizer = Self::from_json(file.tokenizer_json(), file.path());
+        file.release_tokenizer_json();
+        tokenizer
     }
 
     /// A tokenizer from the contents of `tokenizer.json`; `path` is for messages.
