@@ -133,8 +133,8 @@ const NEAREST: [u8; 256] = {
 
 /// Puts the dimensions of a key into a block.
 fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
-    for (d, &x) in key.iter().enumerate() {
-        block[d * KEY_BLOCK] = x;
+    for (place, &x) in block.iter_mut().step_by(KEY_BLOCK).zip(key) {
+        *place = x;
     }
 }
 
