@@ -3,7 +3,7 @@
 use crate::engine::AttentionShape;
 use crate::generic::Ops;
 use crate::generic::attention::{QUERIES, Queries, SPAN, Sight, Span, partial_len, visible};
-use crate::kv::{KvKind, KvLayer};
+use crate::kv::{CHUNK, KvKind, KvLayer};
 use crate::pool::ThreadPool;
 use std::ops::Range;
 use std::sync::{Mutex, TryLockError};
@@ -177,14 +177,16 @@ pub(crate) fn attention_within(
         // SAFETY: this sequence's rows follow `start` rows of the output.
         let out = unsafe { output.skip(start) };
         caches.borrow(|cache| {
+            let mut chunks = cache.chunks_mut(0..len.div_ceil(CHUNK));
             for position in 0..len {
                 let at = (start + position) * kv_width + kv_head * shape.head_dim;
                 let (key, value) = (
                     &rows.keys[at..][..shape.head_dim],
                     &rows.values[at..][..shape.head_dim],
                 );
+                let chunk = &mut chunks[position / CHUNK];
                 // SAFETY: the table is that of an available ISA.
-                unsafe { (ops.kv_store)(cache, position, 0, key, value) };
+                unsafe { (ops.kv_store)(chunk, position % CHUNK, key, value) };
             }
             for first in (0..len).step_by(tile) {
                 let queries = Queries {

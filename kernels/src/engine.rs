@@ -4,7 +4,7 @@ use crate::activations::{ACTIVATION_GROUP, QuantizedRows};
 use crate::attention::{self, HeadCaches};
 use crate::generic::{self, Ops};
 use crate::isa::Isa;
-use crate::kv::KvLayer;
+use crate::kv::{CHUNK, HeadChunk, KvLayer};
 use crate::matmul::{self, MatmulKernels};
 use crate::packing::PackedMatrix;
 use crate::pool::ThreadPool;
@@ -237,7 +237,8 @@ impl Engine {
         self.for_each_row(x, cols, |_, row| unsafe { (self.ops.softmax)(row) });
     }
 
-    /// Stores keys and values (`[row][kv_heads · head_dim]`) at positions `start..`.
+    /// Stores keys and values (`[row][kv_heads · head_dim]`) at positions `start..`, on all threads if it
+    /// pays.
     pub fn kv_append(&self, cache: &mut KvLayer, start: usize, keys: &[f32], values: &[f32]) {
         let (heads, head_dim) = (cache.kv_heads, cache.head_dim);
         let rows = keys.len() / (heads * head_dim);
@@ -246,13 +247,26 @@ impl Engine {
             start + rows <= cache.capacity(),
             "positions beyond the cache"
         );
-        let pairs = keys
-            .chunks_exact(head_dim)
-            .zip(values.chunks_exact(head_dim));
-        for (index, (key, value)) in pairs.enumerate() {
-            let (position, head) = (start + index / heads, index % heads);
-            // SAFETY: the table is that of an available ISA.
-            unsafe { (self.ops.kv_store)(cache, position, head, key, value) };
+        let end = start + rows;
+        let first = start / CHUNK;
+        let each = end.div_ceil(CHUNK) - first;
+        let mut chunks = cache.chunks_mut(first..first + each);
+        let store = |index: usize, chunk: &mut HeadChunk| {
+            let (head, from) = (index / each, (first + index % each) * CHUNK);
+            for position in start.max(from)..end.min(from + CHUNK) {
+                let at = ((position - start) * heads + head) * head_dim;
+                let (key, value) = (&keys[at..][..head_dim], &values[at..][..head_dim]);
+                // SAFETY: the table is that of an available ISA.
+                unsafe { (self.ops.kv_store)(chunk, position - from, key, value) };
+            }
+        };
+        if keys.len() < PARALLEL {
+            for (index, chunk) in chunks.iter_mut().enumerate() {
+                store(index, chunk);
+            }
+        } else {
+            self.pool
+                .for_each_chunk(&mut chunks, 1, |index, chunk| store(index, &mut chunk[0]));
         }
     }
 

@@ -145,6 +145,38 @@ pub(crate) struct Int8Store {
     pub value_scales: Vec<f32>,
 }
 
+/// A chunk of one head's positions, to be written.
+pub(crate) struct HeadChunk<'a> {
+    /// As in [`KvLayer`].
+    pub key_width: usize,
+    pub value_width: usize,
+    /// [`KvLayer::rotated`]
+    pub rotated: usize,
+    pub store: ChunkStore<'a>,
+}
+
+/// Memory of a [`HeadChunk`].
+pub(crate) enum ChunkStore<'a> {
+    F32 {
+        keys: &'a mut [f32],
+        values: &'a mut [f32],
+    },
+    F16 {
+        keys: &'a mut [u16],
+        values: &'a mut [u16],
+    },
+    Q8(Int8Chunk<'a>),
+    K8V4(Int8Chunk<'a>),
+}
+
+/// What a chunk has of an [`Int8Store`].
+pub(crate) struct Int8Chunk<'a> {
+    pub keys: &'a mut [i8],
+    pub values: &'a mut [i8],
+    pub key_scales: &'a mut [f32],
+    pub value_scales: &'a mut [f32],
+}
+
 /// Elements from the start of a cache line on, so that a vector is within one. Not by the alignment
 /// of an allocation: zeroed memory comes untouched from the system only with the ordinary one.
 pub(crate) struct Lines<T> {
@@ -241,6 +273,43 @@ impl KvLayer {
         }
     }
 
+    /// Some chunks of every head, `[kv_head][chunk]`.
+    pub(crate) fn chunks_mut(&mut self, chunks: Range<usize>) -> Vec<HeadChunk<'_>> {
+        let (key_width, value_width) = (self.key_width, self.value_width);
+        let (positions, rotated) = (self.padded_capacity, self.rotated());
+        let of_head = |store| HeadChunk {
+            key_width,
+            value_width,
+            rotated,
+            store,
+        };
+        let [keys_cut, values_cut, scales_cut] = [key_width, value_width, 1].map(|width| Cut {
+            head: positions * width,
+            chunk: CHUNK * width,
+            chunks: chunks.clone(),
+        });
+        match &mut self.store {
+            Store::F32 { keys, values } => {
+                let both = keys_cut.of(keys).zip(values_cut.of(values));
+                both.map(|(keys, values)| of_head(ChunkStore::F32 { keys, values }))
+                    .collect()
+            }
+            Store::F16 { keys, values } => {
+                let both = keys_cut.of(keys).zip(values_cut.of(values));
+                both.map(|(keys, values)| of_head(ChunkStore::F16 { keys, values }))
+                    .collect()
+            }
+            Store::Q8(store) => store
+                .chunks_mut([keys_cut, values_cut, scales_cut])
+                .map(|chunk| of_head(ChunkStore::Q8(chunk)))
+                .collect(),
+            Store::K8V4(store) => store
+                .chunks_mut([keys_cut, values_cut, scales_cut])
+                .map(|chunk| of_head(ChunkStore::K8V4(chunk)))
+                .collect(),
+        }
+    }
+
     /// The keys of one head.
     pub(crate) fn keys_of(&self, kv_head: usize) -> Range<usize> {
         self.head(kv_head, self.key_width)
@@ -260,5 +329,45 @@ impl KvLayer {
     fn head(&self, kv_head: usize, width: usize) -> Range<usize> {
         let len = self.padded_capacity * width;
         kv_head * len..(kv_head + 1) * len
+    }
+}
+
+/// Where chunks of all heads lie.
+struct Cut {
+    /// Elements of a head.
+    head: usize,
+    /// Elements of a chunk.
+    chunk: usize,
+    chunks: Range<usize>,
+}
+
+impl Cut {
+    /// The chunks, `[kv_head][chunk]`.
+    fn of<'a, T>(&self, all: &'a mut [T]) -> impl Iterator<Item = &'a mut [T]> + use<'a, T> {
+        let (chunk, range) = (
+            self.chunk,
+            self.chunks.start * self.chunk..self.chunks.end * self.chunk,
+        );
+        all.chunks_exact_mut(self.head)
+            .flat_map(move |head| head[range.clone()].chunks_exact_mut(chunk))
+    }
+}
+
+impl Int8Store {
+    fn chunks_mut(
+        &mut self,
+        [keys, values, scales]: [Cut; 3],
+    ) -> impl Iterator<Item = Int8Chunk<'_>> {
+        let codes = keys.of(&mut self.keys).zip(values.of(&mut self.values));
+        let key_scales = scales.of(&mut self.key_scales);
+        let scales = key_scales.zip(scales.of(&mut self.value_scales));
+        codes
+            .zip(scales)
+            .map(|((keys, values), (key_scales, value_scales))| Int8Chunk {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            })
     }
 }

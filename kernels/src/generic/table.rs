@@ -3,7 +3,7 @@
 use crate::engine::Activation;
 use crate::generic::attention::{Queries, Span};
 use crate::isa::Isa;
-use crate::kv::KvLayer;
+use crate::kv::{HeadChunk, KvLayer};
 
 /// Float operations on one row (a token, a head or any run of floats).
 ///
@@ -19,8 +19,7 @@ pub(crate) struct Ops {
     pub softcap: unsafe fn(x: &mut [f32], cap: f32),
     pub rope: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
     pub quantize_row: QuantizeRow,
-    pub kv_store:
-        unsafe fn(cache: &mut KvLayer, position: usize, kv_head: usize, key: &[f32], value: &[f32]),
+    pub kv_store: unsafe fn(chunk: &mut HeadChunk, position: usize, key: &[f32], value: &[f32]),
     pub attend: unsafe fn(queries: &Queries, cache: &KvLayer, span: Span, partial: &mut [f32]),
     pub merge: unsafe fn(partials: &[f32], step: usize, rotated: usize, out: &mut [f32]),
 }
@@ -45,8 +44,7 @@ macro_rules! ops_table {
             quantize_row = quantize::quantize_row(
                 x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
             kv_store = attention::kv_store(
-                cache: &mut $crate::kv::KvLayer, position: usize, kv_head: usize,
-                key: &[f32], value: &[f32]);
+                chunk: &mut $crate::kv::HeadChunk, position: usize, key: &[f32], value: &[f32]);
             merge = attention::merge(
                 partials: &[f32], step: usize, rotated: usize, out: &mut [f32]);
         );

@@ -4,36 +4,33 @@ use super::rotation::rotate;
 use crate::generic::dots::{LEVELS, STEP};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
-use crate::kv::{Int8Store, KEY_BLOCK, KvLayer, Store};
+use crate::kv::{ChunkStore, HeadChunk, Int8Chunk, KEY_BLOCK};
 
-/// Stores the key and the value of one position and head.
+/// Stores the key and the value of one position of a chunk.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
 pub(crate) unsafe fn kv_store<L: Lanes>(
-    cache: &mut KvLayer,
+    chunk: &mut HeadChunk,
     position: usize,
-    kv_head: usize,
     key: &[f32],
     value: &[f32],
 ) {
-    let (key_width, value_width) = (cache.key_width, cache.value_width);
+    let (key_width, value_width) = (chunk.key_width, chunk.value_width);
     let in_block = position % KEY_BLOCK;
-    let block_at = cache.keys_of(kv_head).start + (position - in_block) * key_width;
-    let values_at = cache.values_of(kv_head).start;
-    let scale_at = cache.scales_of(kv_head).start + position;
-    let rotated = cache.rotated();
+    let block_at = (position - in_block) * key_width;
+    let rotated = chunk.rotated;
     // SAFETY: the caller has the ISA.
     unsafe {
-        match &mut cache.store {
-            Store::F32 { keys, values } => {
+        match &mut chunk.store {
+            ChunkStore::F32 { keys, values } => {
                 scatter(key, &mut keys[block_at + in_block..]);
-                values[values_at + position * value_width..][..value.len()].copy_from_slice(value);
+                values[position * value_width..][..value.len()].copy_from_slice(value);
             }
-            Store::F16 { keys, values } => {
+            ChunkStore::F16 { keys, values } => {
                 let keys = &mut keys[block_at + in_block..];
-                let values = &mut values[values_at + position * value_width..];
+                let values = &mut values[position * value_width..];
                 for from in (0..key.len()).step_by(LANES) {
                     let len = LANES.min(key.len() - from);
                     let mut halves = [0u16; LANES];
@@ -43,10 +40,10 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                     lanes_at::<L>(value, from).store_f16(row.as_mut_ptr());
                 }
             }
-            Store::Q8(store) => {
+            ChunkStore::Q8(store) => {
                 let in_four = position % STEP;
-                let values = &mut store.values[values_at + (position - in_four) * value_width..];
-                store.value_scales[scale_at] = quantize::<L>(
+                let values = &mut store.values[(position - in_four) * value_width..];
+                store.value_scales[position] = quantize::<L>(
                     value,
                     #[inline(always)]
                     |from, codes| {
@@ -55,11 +52,11 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                         }
                     },
                 );
-                store_key::<L>(store, block_at, in_block, key_width, key, scale_at);
+                store_key::<L>(store, key_width, position, key);
             }
-            Store::K8V4(store) => {
+            ChunkStore::K8V4(store) => {
                 let in_eight = position % (2 * STEP);
-                let values = &mut store.values[values_at + (position - in_eight) * value_width..];
+                let values = &mut store.values[(position - in_eight) * value_width..];
                 let (in_four, shift) = (in_eight % STEP, in_eight / STEP * 4);
                 let mut value = value.to_vec();
                 rotate(&mut value, rotated);
@@ -75,8 +72,8 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                     },
                 );
                 // Attention rotates once more, which is `rotated` times the way back.
-                store.value_scales[scale_at] = scale / rotated as f32;
-                store_key::<L>(store, block_at, in_block, key_width, key, scale_at);
+                store.value_scales[position] = scale / rotated as f32;
+                store_key::<L>(store, key_width, position, key);
             }
         }
     }
@@ -88,14 +85,13 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
 /// The ISA of `L`.
 #[inline(always)]
 unsafe fn store_key<L: Lanes>(
-    store: &mut Int8Store,
-    block_at: usize,
-    in_block: usize,
+    store: &mut Int8Chunk,
     key_width: usize,
+    position: usize,
     key: &[f32],
-    scale_at: usize,
 ) {
-    let keys = &mut store.keys[block_at + in_block * STEP..];
+    let in_block = position % KEY_BLOCK;
+    let keys = &mut store.keys[(position - in_block) * key_width + in_block * STEP..];
     // SAFETY: the caller has the ISA.
     let scale = unsafe {
         quantize::<L>(
@@ -109,7 +105,7 @@ unsafe fn store_key<L: Lanes>(
             },
         )
     };
-    store.key_scales[scale_at] = scale;
+    store.key_scales[position] = scale;
 }
 
 /// For each INT8 code, as an unsigned byte, the INT4 code of the nearest level.
