@@ -7,8 +7,8 @@ use crate::sampler::{Sampler, SamplerOptions};
 use kinglet_kernels::kv::KvKind;
 use std::ops::Range;
 
-/// Tokens that go through the layers together: enough for the weights, unpacked once for all of
-/// them, to cost nothing; few enough for the activations to stay small.
+/// Tokens that go through the model together: enough for reading the weights to cost nothing; few enough for
+/// the activations to stay small.
 const BATCH: usize = 512;
 
 /// Rows whose logits are held at once when many are asked for.

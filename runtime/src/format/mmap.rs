@@ -30,7 +30,7 @@ impl Mapped {
         if metadata.len() == 0 {
             return Ok(Mapped::Memory(vec![]));
         }
-        // SAFETY: the mapping is private and read-only, and is only read as plain numbers, for which
+        // SAFETY: the mapping is read-only, and is only read as plain numbers, for which
         // every bit pattern is valid. A file that another process shortens while it is mapped ends
         // this process by a signal (SIGBUS), and one that is rewritten gives other numbers; neither
         // breaks memory safety of the indices used here, which all come from a validated copy of the
@@ -52,13 +52,17 @@ impl Mapped {
 
     /// Says that these bytes will not be read soon, so that they need not stay in memory. They are as they were
     /// when they are read again.
+    ///
+    /// # Panics
+    /// If the range is beyond the bytes.
     pub fn release(&self, range: Range<usize>) {
+        assert!(range.end <= self.bytes().len(), "release beyond the file");
         #[cfg(target_os = "linux")]
         if let Mapped::File(map) = self {
             let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: nothing is ever written to the mapping, so that its pages come back from the file with the
-            // same bytes; a file that is rewritten breaks nothing here, as above. The range is checked by the
-            // system, and the worst that it can do is to refuse.
+            // SAFETY: the range is within the mapping. Nothing is ever written to that, so that its pages come
+            // back from the file with the same bytes, for whoever reads them meanwhile, too; a file that is
+            // rewritten breaks nothing here, as above.
             let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
         }
         #[cfg(not(target_os = "linux"))]

@@ -58,19 +58,21 @@ impl Decoder {
             }
         });
         let rows = tokens.len();
+        // As even as can be: a small rest would cost another pass over the weights.
+        let part = rows.div_ceil(rows.div_ceil(self.part).max(1)).max(1);
         let blocks = model.blocks.iter().zip(&config.layers);
         for (index, ((block, layer), cache)) in blocks.zip(&mut self.caches).enumerate() {
             let rope = self.ropes.get(layer.rope);
             let last = index + 1 == model.blocks.len();
             let first = if last { rows - wanted } else { 0 };
-            for from in (0..rows).step_by(self.part) {
-                let part = from..rows.min(from + self.part);
-                let wanted = part.end - first.clamp(from, part.end);
+            for from in (0..rows).step_by(part) {
+                let to = rows.min(from + part);
                 let sight = Sight::Cache {
                     cache: &mut *cache,
                     start: start + from,
                 };
-                block.forward(model, layer, rope, sight, scratch, (part, wanted));
+                let outputs = to - first.clamp(from, to);
+                block.forward(model, layer, rope, sight, scratch, (from..to, outputs));
             }
         }
         let x = &mut scratch.x[(rows - wanted) * hidden..rows * hidden];

@@ -129,6 +129,7 @@ const NEAREST: [u8; 256] = {
 
 /// Puts the dimensions of a key into a block.
 fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
+    debug_assert!(block.len() > (key.len() - 1) * KEY_BLOCK);
     for (place, &x) in block.iter_mut().step_by(KEY_BLOCK).zip(key) {
         *place = x;
     }

@@ -9,7 +9,7 @@ use std::fmt;
 
 impl<'de> Deserialize<'de> for Bpe {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bpe, D::Error> {
-        deserializer.deserialize_map(Model)
+        deserializer.deserialize_map(Fields)
     }
 }
 
@@ -27,11 +27,11 @@ enum Field {
     Other,
 }
 
-/// Reads the model. Merges, the most of it, go into their table one by one where the vocabulary stands before
-/// them, as files have it.
-struct Model;
+/// Reads the model. Of merges, which are the most of it, only what the table needs is kept, if the vocabulary
+/// stands before them, as files have it.
+struct Fields;
 
-impl<'de> Visitor<'de> for Model {
+impl<'de> Visitor<'de> for Fields {
     type Value = Bpe;
 
     fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
@@ -42,29 +42,29 @@ impl<'de> Visitor<'de> for Model {
         let mut vocabulary: Option<Vocabulary> = None;
         let mut merges: Option<MergesRead> = None;
         let mut early: Option<Vec<Pair>> = None;
-        let mut unknown: Option<String> = None;
-        let [mut fuse_unknown, mut fallback, mut whole_words] = [None::<bool>; 3];
+        let mut unknown: Option<Option<String>> = None;
+        let [mut fuse_unknown, mut fallback, mut whole_words] = [None::<Option<bool>>; 3];
         while let Some(field) = map.next_key()? {
             match field {
                 Field::Vocab if vocabulary.is_some() => {
                     return Err(A::Error::duplicate_field("vocab"));
-                }
-                Field::Merges if merges.is_some() || early.is_some() => {
-                    return Err(A::Error::duplicate_field("merges"));
                 }
                 Field::Vocab => {
                     let Tokens(tokens) = map.next_value()?;
                     let tokens = tokens.into_iter().map(|(text, id)| (text.0, id));
                     vocabulary = Some(Vocabulary::new(tokens).map_err(A::Error::custom)?);
                 }
+                Field::Merges if merges.is_some() || early.is_some() => {
+                    return Err(A::Error::duplicate_field("merges"));
+                }
                 Field::Merges => match &vocabulary {
                     Some(vocabulary) => merges = Some(map.next_value_seed(MergesOf(vocabulary))?),
                     None => early = Some(map.next_value()?),
                 },
-                Field::UnkToken => unknown = map.next_value()?,
-                Field::FuseUnk => fuse_unknown = map.next_value()?,
-                Field::ByteFallback => fallback = map.next_value()?,
-                Field::IgnoreMerges => whole_words = map.next_value()?,
+                Field::UnkToken => once(&mut unknown, "unk_token", &mut map)?,
+                Field::FuseUnk => once(&mut fuse_unknown, "fuse_unk", &mut map)?,
+                Field::ByteFallback => once(&mut fallback, "byte_fallback", &mut map)?,
+                Field::IgnoreMerges => once(&mut whole_words, "ignore_merges", &mut map)?,
                 Field::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -81,13 +81,26 @@ impl<'de> Visitor<'de> for Model {
         vocabulary.set_merges(merges.ok_or_else(|| A::Error::missing_field("merges"))?);
         let byte = |byte: u8| vocabulary.place(&format!("<{byte:#04X}>"));
         Ok(Bpe {
-            bytes: (fallback == Some(true)).then(|| (0..=u8::MAX).map(byte).collect()),
+            bytes: (fallback.flatten() == Some(true)).then(|| (0..=u8::MAX).map(byte).collect()),
             vocabulary,
-            unknown,
-            fuse_unknown: fuse_unknown == Some(true),
-            whole_words: whole_words == Some(true),
+            unknown: unknown.flatten(),
+            fuse_unknown: fuse_unknown.flatten() == Some(true),
+            whole_words: whole_words.flatten() == Some(true),
         })
     }
+}
+
+/// Reads the value of a field that has none yet.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    value: &mut Option<T>,
+    field: &'static str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    if value.is_some() {
+        return Err(A::Error::duplicate_field(field));
+    }
+    *value = Some(map.next_value()?);
+    Ok(())
 }
 
 /// Reads a list of merges for a vocabulary.
@@ -119,12 +132,10 @@ impl<'de> Visitor<'de> for MergesOf<'_> {
 
 impl Pair<'_> {
     fn put(&self, vocabulary: &Vocabulary, merges: &mut MergesRead) -> Result<(), String> {
-        let Pair(Text(left), Text(right)) = self;
-        // The first line of a `merges.txt` may have come along.
-        if left.starts_with("#version") {
-            return Ok(());
+        match &self.0 {
+            Some([Text(left), Text(right)]) => merges.push(vocabulary, left, right),
+            None => Ok(()),
         }
-        merges.push(vocabulary, left, right)
     }
 }
 
@@ -157,8 +168,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tokens<'a> {
     }
 }
 
-/// A merge: two spellings in a list, or in older files one text with a space between them.
-struct Pair<'a>(Text<'a>, Text<'a>);
+/// A merge: two spellings in a list, or in older files one text with a space between them. Or none: the first
+/// line of a `merges.txt`, which tells its version, may have come along.
+struct Pair<'a>(Option<[Text<'a>; 2]>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pair<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pair<'a>, D::Error> {
@@ -171,22 +183,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pair<'a> {
             }
 
             fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Pair<'de>, E> {
-                let [left, right] = split(text)?;
-                Ok(Pair(Text(left.into()), Text(right.into())))
+                let pair = split(text)?;
+                Ok(Pair(pair.map(|pair| pair.map(|text| Text(text.into())))))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Pair<'de>, E> {
-                let [left, right] = split(text)?;
-                Ok(Pair(
-                    Text(left.to_owned().into()),
-                    Text(right.to_owned().into()),
-                ))
+                let pair = split(text)?;
+                let owned = |text: &str| Text(text.to_owned().into());
+                Ok(Pair(pair.map(|pair| pair.map(owned))))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Pair<'de>, A::Error> {
                 let mut next = || list.next_element::<Text>();
                 match (next()?, next()?, next()?) {
-                    (Some(left), Some(right), None) => Ok(Pair(left, right)),
+                    (Some(left), Some(right), None) => Ok(Pair(Some([left, right]))),
                     _ => Err(A::Error::custom("a merge that is not of two tokens")),
                 }
             }
@@ -195,7 +205,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pair<'a> {
     }
 }
 
-fn split<E: Error>(text: &str) -> Result<[&str; 2], E> {
+fn split<E: Error>(text: &str) -> Result<Option<[&str; 2]>, E> {
+    if text.starts_with("#version") {
+        return Ok(None);
+    }
     let parts = text
         .split_once(' ')
         .filter(|(_, right)| !right.contains(' '));
@@ -204,5 +217,5 @@ fn split<E: Error>(text: &str) -> Result<[&str; 2], E> {
             "the merge {text:?}: expected two tokens and one space"
         ))
     })?;
-    Ok([left, right])
+    Ok(Some([left, right]))
 }

@@ -4,7 +4,8 @@ use serde_json::json;
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
-/// A model in JSON: tokens of one letter or byte, and merges of any tokens before them.
+/// A model in JSON: tokens of one letter or byte, and merges of any tokens before them, before the vocabulary
+/// or behind it.
 fn model() -> impl Strategy<Value = serde_json::Value> {
     let pairs = prop::collection::vec(
         (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
@@ -14,7 +15,8 @@ fn model() -> impl Strategy<Value = serde_json::Value> {
         any::<[bool; 5]>(),
         prop::option::of(prop::sample::select(vec!["?", "absent"])),
     );
-    (pairs, options, any::<bool>()).prop_map(|(pairs, (flags, unknown), legacy)| {
+    let order = (any::<bool>(), any::<bool>());
+    (pairs, options, order).prop_map(|(pairs, (flags, unknown), (legacy, early))| {
         let [bytes, whole_bytes, fuse, whole, backwards] = flags;
         let mut tokens: Vec<String> = ["a", "b", "c", "é", "?", "", "<0x64>", "<0xF0>"]
             .map(String::from)
@@ -42,10 +44,17 @@ fn model() -> impl Strategy<Value = serde_json::Value> {
             .into_iter()
             .zip((7..).map(|id: u32| id.into()))
             .collect();
-        json!({
-            "type": "BPE", "vocab": vocab, "merges": merges, "unk_token": unknown,
+        let mut model = json!({
+            "type": "BPE", "unk_token": unknown,
             "byte_fallback": bytes, "fuse_unk": fuse, "ignore_merges": whole,
-        })
+        });
+        // In JSON in this order.
+        if early {
+            model["merges"] = json!(merges);
+        }
+        model["vocab"] = json!(vocab);
+        model["merges"] = json!(merges);
+        model
     })
 }
 
@@ -76,10 +85,40 @@ fn merges_that_make_nothing_are_refused() {
     };
     assert!(read(json!(["a b"])).is_ok());
     assert!(read(json!(["#version: 0.2", "a b"])).is_ok());
+    assert!(read(json!(["#version: 0.2 - Trained by a crate", "a b"])).is_ok());
     let refused = |merges| read(merges).unwrap_err().to_string();
     assert!(refused(json!(["b a"])).contains(r#"the merge of "b" and "a" makes "ba", which"#));
     assert!(refused(json!(["a b c"])).contains(r#"the merge "a b c": expected two tokens"#));
     assert!(refused(json!(["ab"])).contains(r#"the merge "ab": expected two tokens"#));
     assert!(refused(json!([["a"]])).contains("a merge that is not of two tokens"));
     assert!(refused(json!([7])).contains("expected a merge"));
+}
+
+#[test]
+fn fields_that_come_twice_are_refused() {
+    let merges = r#""vocab": {"a": 0}, "merges": []"#;
+    for field in [
+        r#""vocab": {}"#,
+        r#""merges": []"#,
+        r#""unk_token": null"#,
+        r#""fuse_unk": true"#,
+        r#""byte_fallback": false"#,
+        r#""ignore_merges": null"#,
+    ] {
+        let json = format!("{{{merges}, {field}, {field}}}");
+        let Err(error) = serde_json::from_str::<Bpe>(&json) else {
+            panic!("{field} twice was read");
+        };
+        assert!(error.to_string().contains("duplicate field"), "{error}");
+    }
+    for (field, json) in [
+        ("vocab", r#"{"merges": []}"#),
+        ("merges", r#"{"vocab": {}}"#),
+    ] {
+        let Err(error) = serde_json::from_str::<Bpe>(json) else {
+            panic!("a model without {field} was read");
+        };
+        let expected = format!("missing field `{field}`");
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
 }

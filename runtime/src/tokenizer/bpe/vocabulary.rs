@@ -21,7 +21,7 @@ pub struct Vocabulary {
 /// The merges that make each token.
 #[derive(Default)]
 struct Merges {
-    /// Where those of the token at each place start, and where the last one's end; nothing without merges.
+    /// Where those of the token at each place start, and where the last one's end.
     starts: Vec<u32>,
     ranks: Vec<Ranked>,
 }
@@ -88,7 +88,7 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// Takes merges in place of those that were there.
+    /// Takes the merges, which were read for this vocabulary.
     pub fn set_merges(&mut self, read: MergesRead) {
         self.merges = Merges::new(self.tokens.len(), read.merges);
     }
@@ -106,10 +106,11 @@ impl Vocabulary {
         let last = last.map_or(0, |merge| merge.place);
         let places = last..self.tokens.len().min(last as usize + 2) as u32;
         let cut = left.len() as u32;
+        let makes = |&place: &u32| self.spelling(place).strip_prefix(left) == Some(right);
         places
-            .filter(|&place| self.spelling(place).strip_prefix(left) == Some(right))
+            .into_iter()
+            .find(makes)
             .map(|place| Merge { place, cut })
-            .next()
     }
 
     /// What two spellings make, if that is a token.
