@@ -12,8 +12,8 @@ pub struct Vocabulary {
     text: String,
     tokens: Vec<Token>,
     by_spelling: HashTable<u32>,
-    /// Places in `tokens`, ordered by number.
-    by_id: Vec<u32>,
+    /// Places in `tokens`, ordered by number, unless these are.
+    by_id: Option<Vec<u32>>,
     hasher: DefaultHashBuilder,
     merges: Merges,
 }
@@ -60,10 +60,13 @@ impl Vocabulary {
         for (spelling, id) in tokens {
             vocabulary.push(spelling.as_ref(), id)?;
         }
-        let Vocabulary { tokens, by_id, .. } = &mut vocabulary;
-        by_id.extend(0..tokens.len() as u32);
-        // Stable: of equal numbers, the last stays last.
-        by_id.sort_by_key(|&place| tokens[place as usize].id);
+        let tokens = &vocabulary.tokens;
+        if !tokens.is_sorted_by_key(|token| token.id) {
+            let mut by_id: Vec<u32> = (0..tokens.len() as u32).collect();
+            // Stable: of equal numbers, the last stays last.
+            by_id.sort_by_key(|&place| tokens[place as usize].id);
+            vocabulary.by_id = Some(by_id);
+        }
         Ok(vocabulary)
     }
 
@@ -135,8 +138,16 @@ impl Vocabulary {
 
     /// Where the token with this number stands.
     pub fn place_of(&self, id: u32) -> Option<u32> {
-        let after = self.by_id.partition_point(|&place| self.id(place) <= id);
-        let &place = self.by_id.get(after.checked_sub(1)?)?;
+        let place = match &self.by_id {
+            Some(places) => {
+                let after = places.partition_point(|&place| self.id(place) <= id);
+                places[after.checked_sub(1)?]
+            }
+            None => {
+                let after = self.tokens.partition_point(|token| token.id <= id);
+                after.checked_sub(1)? as u32
+            }
+        };
         (self.id(place) == id).then_some(place)
     }
 
