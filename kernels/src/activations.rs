@@ -1,6 +1,8 @@
 //! Activations quantized on the fly: the right-hand side of every integer matmul.
 
-/// Columns that share a scale in quantized activations, whatever the group of the weights.
+/// Columns that share a scale in quantized activations, whatever the group of the weights. More would spare
+/// multiplications by scales, a tenth of the work of prompts; but beside INT8 weights, 64 columns give SmolLM2 1.5
+/// times the KL divergence, 128 columns 2.5 times, whole rows 7.5 times.
 pub const ACTIVATION_GROUP: usize = 32;
 
 /// Rows of a matmul input as INT8, symmetric, one f32 scale per row and [`ACTIVATION_GROUP`]
