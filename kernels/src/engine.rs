@@ -260,14 +260,9 @@ impl Engine {
                 unsafe { (self.ops.kv_store)(chunk, position - from, key, value) };
             }
         };
-        if keys.len() < PARALLEL {
-            for (index, chunk) in chunks.iter_mut().enumerate() {
-                store(index, chunk);
-            }
-        } else {
-            self.pool
-                .for_each_chunk(&mut chunks, 1, |index, chunk| store(index, &mut chunk[0]));
-        }
+        self.for_each_chunk(keys.len(), &mut chunks, 1, |index, chunk| {
+            store(index, &mut chunk[0]);
+        });
     }
 
     /// Causal attention with an online softmax over the cache: queries and `out` are
@@ -308,12 +303,22 @@ impl Engine {
 
     /// Calls `task(row, floats)` for each row of `cols` floats, on all threads if it pays.
     fn for_each_row(&self, x: &mut [f32], cols: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
-        if x.len() < PARALLEL {
-            x.chunks_mut(cols)
-                .enumerate()
-                .for_each(|(row, x)| task(row, x));
+        self.for_each_chunk(x.len(), x, cols, task);
+    }
+
+    /// [`ThreadPool::for_each_chunk`] for work on so many `floats`, on this thread alone if they are few.
+    fn for_each_chunk<T: Send>(
+        &self,
+        floats: usize,
+        data: &mut [T],
+        len: usize,
+        task: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        if floats < PARALLEL {
+            let chunks = data.chunks_mut(len).enumerate();
+            chunks.for_each(|(index, chunk)| task(index, chunk));
         } else {
-            self.pool.for_each_chunk(x, cols, task);
+            self.pool.for_each_chunk(data, len, task);
         }
     }
 }

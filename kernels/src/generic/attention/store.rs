@@ -19,17 +19,17 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
 ) {
     let (key_width, value_width) = (chunk.key_width, chunk.value_width);
     let in_block = position % KEY_BLOCK;
-    let block_at = (position - in_block) * key_width;
+    let key_at = (position - in_block) * key_width + in_block;
     let rotated = chunk.rotated;
     // SAFETY: the caller has the ISA.
     unsafe {
         match &mut chunk.store {
             ChunkStore::F32 { keys, values } => {
-                scatter(key, &mut keys[block_at + in_block..]);
+                scatter(key, &mut keys[key_at..]);
                 values[position * value_width..][..value.len()].copy_from_slice(value);
             }
             ChunkStore::F16 { keys, values } => {
-                let keys = &mut keys[block_at + in_block..];
+                let keys = &mut keys[key_at..];
                 let values = &mut values[position * value_width..];
                 for from in (0..key.len()).step_by(LANES) {
                     let len = LANES.min(key.len() - from);

@@ -107,13 +107,11 @@ impl Vocabulary {
     /// merges in the order of the tokens that they make, and a look there is in the cache.
     fn next_merge_of(&self, left: &str, right: &str, last: Option<Merge>) -> Option<Merge> {
         let last = last.map_or(0, |merge| merge.place);
-        let places = last..self.tokens.len().min(last as usize + 2) as u32;
-        let cut = left.len() as u32;
+        let end = self.tokens.len().min(last as usize + 2) as u32;
         let makes = |&place: &u32| self.spelling(place).strip_prefix(left) == Some(right);
-        places
-            .into_iter()
-            .find(makes)
-            .map(|place| Merge { place, cut })
+        let place = (last..end).find(makes)?;
+        let cut = left.len() as u32;
+        Some(Merge { place, cut })
     }
 
     /// What two spellings make, if that is a token.
