@@ -1,14 +1,71 @@
 //! Which cores a thread may run on, asked of and told to the operating system.
 
+/// A thread of this process, which lives as long as it is spoken of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread(system::Id);
+
+impl Thread {
+    /// The calling thread, as others may name it; `None` where the system has no such names.
+    pub fn current() -> Option<Thread> {
+        system::current_thread().map(Thread)
+    }
+
+    /// Holds this thread to the cores of the calling one, and that one to the cores of this. Where one of
+    /// them waits for its turn on a busy core and the other has nothing to do, that is the one that waits
+    /// from then on.
+    pub fn change_places(self) {
+        let cores = [self.0, system::CALLING].map(system::allowed_cores);
+        if let [Some(its), Some(mine)] = cores
+            && system::hold(self.0, &mine)
+        {
+            system::hold(system::CALLING, &its);
+        }
+    }
+
+    /// Moves this thread to the core that the calling thread is on, until what is returned is dropped. `None`
+    /// if the system does not allow it.
+    ///
+    /// A thread that waits for its turn on a busy core is so on its way at once; the system itself may leave it
+    /// there for milliseconds, with other cores idle.
+    pub fn bring_here(self) -> Option<Brought> {
+        let here = system::current_core()?;
+        let before = system::allowed_cores(self.0)?;
+        system::hold(self.0, &[here]).then_some(Brought {
+            thread: self,
+            here,
+            before,
+        })
+    }
+}
+
+/// A thread that is held to another's core, see [`Thread::bring_here`].
+pub(crate) struct Brought {
+    thread: Thread,
+    here: usize,
+    before: Vec<usize>,
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        // Away from here first: where it was allowed to be here, it might stay.
+        let mut elsewhere = self.before.clone();
+        elsewhere.retain(|&core| core != self.here);
+        if !elsewhere.is_empty() {
+            system::hold(self.thread.0, &elsewhere);
+        }
+        system::hold(self.thread.0, &self.before);
+    }
+}
+
 /// The cores that the calling thread may run on; `None` where the system does not tell.
 pub fn allowed_cores() -> Option<Vec<usize>> {
-    system::allowed_cores()
+    system::allowed_cores(system::CALLING)
 }
 
 /// Holds the calling thread to `cores`. Returns whether the system did: some accept a mask and
 /// ignore it, so the mask in force is read back.
 pub fn hold_current_thread(cores: &[usize]) -> bool {
-    if !system::hold_current_thread(cores) {
+    if !system::hold(system::CALLING, cores) {
         return false;
     }
     let in_force = allowed_cores().unwrap_or_default();
@@ -17,6 +74,11 @@ pub fn hold_current_thread(cores: &[usize]) -> bool {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
+    pub type Id = libc::pid_t;
+
+    /// What stands for the calling thread.
+    pub const CALLING: Id = 0;
+
     /// The kernel's mask: one bit per core in an array of `unsigned long`. More cores than libc's
     /// fixed `cpu_set_t` has (1024), which the kernel refuses to fill on larger machines.
     type Mask = [libc::c_ulong; 8192 / WORD];
@@ -24,18 +86,28 @@ mod system {
     /// Bits of a word of the mask.
     const WORD: usize = libc::c_ulong::BITS as usize;
 
-    pub fn allowed_cores() -> Option<Vec<usize>> {
+    pub fn current_thread() -> Option<Id> {
+        // SAFETY: no arguments, and always a thread to name.
+        Some(unsafe { libc::gettid() })
+    }
+
+    pub fn current_core() -> Option<usize> {
+        // SAFETY: no arguments; -1 if the system does not tell.
+        usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+
+    pub fn allowed_cores(thread: Id) -> Option<Vec<usize>> {
         let mut mask: Mask = [0; 8192 / WORD];
         // SAFETY: the kernel writes at most `size_of::<Mask>()` bytes to `mask`, which is that long
-        // and at least as aligned as `cpu_set_t`, also an array of `unsigned long`. 0 is the
-        // calling thread.
+        // and at least as aligned as `cpu_set_t`, also an array of `unsigned long`. A thread that
+        // is none is an error.
         let result =
-            unsafe { libc::sched_getaffinity(0, size_of::<Mask>(), mask.as_mut_ptr().cast()) };
+            unsafe { libc::sched_getaffinity(thread, size_of::<Mask>(), mask.as_mut_ptr().cast()) };
         let is_set = |&core: &usize| mask[core / WORD] >> (core % WORD) & 1 == 1;
         (result == 0).then(|| (0..8192).filter(is_set).collect())
     }
 
-    pub fn hold_current_thread(cores: &[usize]) -> bool {
+    pub fn hold(thread: Id, cores: &[usize]) -> bool {
         let mut mask: Mask = [0; 8192 / WORD];
         for &core in cores {
             let Some(word) = mask.get_mut(core / WORD) else {
@@ -43,20 +115,37 @@ mod system {
             };
             *word |= 1 << (core % WORD);
         }
-        // SAFETY: the kernel reads `size_of::<Mask>()` bytes of `mask`, which is that long; 0 is
-        // the calling thread.
-        let result = unsafe { libc::sched_setaffinity(0, size_of::<Mask>(), mask.as_ptr().cast()) };
+        // SAFETY: the kernel reads `size_of::<Mask>()` bytes of `mask`, which is that long. A
+        // thread that is none is an error.
+        let result =
+            unsafe { libc::sched_setaffinity(thread, size_of::<Mask>(), mask.as_ptr().cast()) };
         result == 0
     }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
-    pub fn allowed_cores() -> Option<Vec<usize>> {
+    /// There are none.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Id {
+        Calling,
+    }
+
+    pub const CALLING: Id = Id::Calling;
+
+    pub fn current_thread() -> Option<Id> {
         None
     }
 
-    pub fn hold_current_thread(_cores: &[usize]) -> bool {
+    pub fn current_core() -> Option<usize> {
+        None
+    }
+
+    pub fn allowed_cores(_thread: Id) -> Option<Vec<usize>> {
+        None
+    }
+
+    pub fn hold(_thread: Id, _cores: &[usize]) -> bool {
         false
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! A run hands every thread a contiguous share of the tasks; a thread that is done takes what is
 //! left of the others' shares. Nobody waits for a thread to wake up: helpers *join* an open run, and
-//! the caller, once no task is left, *closes* it and waits only for those that joined. A core that
-//! is slow, busy or asleep so costs its own work and no more.
+//! the caller, once no task is left, *closes* it and waits only for those that joined. A thread that
+//! lost its core to another program within a task goes on at the core of one that waits for it. A core
+//! that is slow, busy or asleep so costs its own work and no more.
 
-use crate::affinity;
+use crate::affinity::{self, Brought, Thread};
 use std::any::Any;
 use std::cell::Cell;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
 
 /// The most threads of a pool.
 const MAX_THREADS: usize = 1024;
@@ -19,6 +22,9 @@ const MAX_THREADS: usize = 1024;
 /// How many `spin_loop` hints to wait for work before parking: some 50 to 150 µs, longer than the
 /// serial stretches of a forward pass, shorter than anybody's patience with a busy idle core.
 const SPINS: u32 = 4000;
+
+/// A task that takes so many times as long as others of its run is taken to have lost its core.
+const PATIENCE: u32 = 2;
 
 /// A task as the caller of [`ThreadPool::run`] passes it.
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
@@ -68,6 +74,7 @@ impl ThreadPool {
         let mut held = None;
         if let Some(core) = core_of(0) {
             held = affinity::allowed_cores().map(|before| (thread::current().id(), before));
+            shared.lanes[0].introduce_thread();
             unpinned.extend((!hold_to(core)).then_some(core));
         }
         unpinned.sort_unstable();
@@ -103,14 +110,17 @@ impl ThreadPool {
             return (0..tasks).for_each(task);
         }
         let turn = lock(&self.turn);
+        let is_held = |(thread, _): &(ThreadId, _)| *thread == thread::current().id();
+        let is_held = self.held.as_ref().is_some_and(is_held);
+        self.shared.caller_is_held.store(is_held, Ordering::Relaxed);
         self.shared.open(tasks, &task, self.threads());
         for helper in 1..self.threads().min(tasks) {
             if self.shared.lanes[helper].asleep.load(Ordering::SeqCst) {
                 self.helpers[helper - 1].thread().unpark();
             }
         }
-        self.shared.work(0, task);
-        let panic = self.shared.close();
+        let part = self.shared.work(0, task);
+        let panic = self.shared.close(part);
         drop(turn);
         if let Some(payload) = panic {
             resume_unwind(payload);
@@ -230,6 +240,10 @@ struct Shared {
     leaving: Mutex<()>,
     left: Condvar,
     spins: u32,
+    /// The caller of the run is the thread of lane 0.
+    caller_is_held: AtomicBool,
+    /// Held while a helper changes places with the caller: two at once would end up in the same place.
+    places: Mutex<()>,
 }
 
 /// A thread's share of the tasks: `next..end`, taken from the front by anyone.
@@ -239,6 +253,23 @@ struct Lane {
     end: AtomicUsize,
     /// The thread is parked or about to be.
     asleep: AtomicBool,
+    /// The thread runs tasks.
+    working: AtomicBool,
+    /// The helper, once it has started; of lane 0 the thread that is held for the pool.
+    thread: OnceLock<Thread>,
+}
+
+/// What a thread did of a run.
+struct Part {
+    start: Instant,
+    tasks: u32,
+}
+
+impl Part {
+    /// How long from its end, which was by `waiting`, others may take for a task.
+    fn patience(&self, waiting: Instant) -> Duration {
+        (waiting - self.start) / self.tasks.max(1) * PATIENCE
+    }
 }
 
 /// Keeps what different threads write off each other's cache lines (128 bytes: pairs of lines are
@@ -265,6 +296,8 @@ impl Shared {
             leaving: Mutex::new(()),
             left: Condvar::new(),
             spins,
+            caller_is_held: AtomicBool::new(false),
+            places: Mutex::new(()),
         }
     }
 
@@ -288,28 +321,61 @@ impl Shared {
             .store(last_run.wrapping_add(RUN) | OPEN, Ordering::SeqCst);
     }
 
-    /// Ends a run of which no task is left to start: waits for the helpers that joined, and returns
-    /// the first panic.
-    fn close(&self) -> Option<Box<dyn Any + Send>> {
+    /// Ends a run of which no task is left to start and the caller did `part`: waits for the helpers
+    /// that joined, and returns the first panic.
+    fn close(&self, part: Part) -> Option<Box<dyn Any + Send>> {
         self.state.fetch_and(!OPEN, Ordering::Relaxed);
         let joined = || self.state.load(Ordering::Acquire) & JOINED;
-        if !spin(self.spins, || joined() == 0) {
-            let mut leaving = lock(&self.leaving);
+        if let Err(patience) = self.spin_after(&part, || joined() == 0) {
+            let others_work = |_: &mut ()| joined() > 0;
+            let leaving = lock(&self.leaving);
             self.state.fetch_or(CALLER_WAITS, Ordering::Relaxed);
-            while joined() > 0 {
-                leaving = self
-                    .left
-                    .wait(leaving)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
+            let (leaving, waited) = self
+                .left
+                .wait_timeout_while(leaving, patience, others_work)
+                .unwrap_or_else(PoisonError::into_inner);
+            let brought = waited.timed_out().then(|| self.bring_last());
+            let leaving = self.left.wait_while(leaving, others_work);
+            drop((leaving, brought));
         }
         lock(&self.panic).take()
     }
 
+    /// Spins for `done` after a part of a run. If it does not come: what is left of the patience with others.
+    fn spin_after(&self, part: &Part, mut done: impl FnMut() -> bool) -> Result<(), Duration> {
+        // Mostly it comes so early that a look at the clock would take as long.
+        if spin(self.spins / 16, &mut done) {
+            return Ok(());
+        }
+        let waiting = Instant::now();
+        if spin(self.spins, &mut done) {
+            return Ok(());
+        }
+        Err(part.patience(waiting).saturating_sub(waiting.elapsed()))
+    }
+
+    /// Brings the helper that works on to the caller's core, which has nothing else to do. Not one of
+    /// several: those that do have their cores would be in each other's way.
+    fn bring_last(&self) -> Option<Brought> {
+        let mut working = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.working.load(Ordering::Relaxed));
+        match (working.next(), working.next()) {
+            (Some(last), None) => last.thread.get()?.bring_here(),
+            _ => None,
+        }
+    }
+
     /// The life of helper `index`.
     fn help(&self, index: usize) {
+        self.lanes[index].introduce_thread();
         let mut last_run = 0;
-        while let Some(run) = self.wait(index, last_run) {
+        let mut part = Part {
+            start: Instant::now(),
+            tasks: 0,
+        };
+        while let Some(run) = self.wait(index, last_run, &part) {
             last_run = run / RUN;
             if !self.join(run) {
                 continue;
@@ -319,29 +385,33 @@ impl Shared {
             // the pointer before it opened the run, and `close` does not return before this thread
             // leaves, so the caller's stack frame with the `Task`, and what that borrows, live.
             let task = unsafe { *task };
-            self.work(index, task);
+            part = self.work(index, task);
             self.leave();
         }
     }
 
-    /// Waits for a run other than `last_run` that is open, and returns the state that showed it;
-    /// `None` when the pool shuts down.
-    fn wait(&self, index: usize, last_run: u64) -> Option<u64> {
-        let news = || {
-            let state = self.state.load(Ordering::SeqCst);
-            let is_news = state & SHUT_DOWN != 0 || (state & OPEN != 0 && state / RUN != last_run);
-            is_news.then_some(state)
-        };
+    /// Waits for a run other than `last_run`, of which this thread did `part`, that is open, and returns
+    /// the state that showed it; `None` when the pool shuts down.
+    fn wait(&self, index: usize, last_run: u64, part: &Part) -> Option<u64> {
         let mut found = None;
         let mut look = || {
-            found = news();
-            found.is_some()
+            let state = self.state.load(Ordering::SeqCst);
+            let is_news = state & SHUT_DOWN != 0 || (state & OPEN != 0 && state / RUN != last_run);
+            found = is_news.then_some(state);
+            is_news
         };
-        if !spin(self.spins, &mut look) {
+        if let Err(patience) = self.spin_after(part, &mut look) {
+            let mut patience = (part.tasks > 0).then_some(patience);
             let asleep = &self.lanes[index].asleep;
             asleep.store(true, Ordering::SeqCst);
             while !look() {
-                thread::park();
+                match patience.take() {
+                    Some(patience) if self.caller_works_on(last_run) => {
+                        thread::park_timeout(patience);
+                        self.take_the_callers_place(last_run);
+                    }
+                    _ => thread::park(),
+                }
             }
             asleep.store(false, Ordering::Relaxed);
         }
@@ -367,18 +437,54 @@ impl Shared {
     }
 
     /// Runs tasks until none is left to start: first those of lane `own`, then those of the others.
-    fn work(&self, own: usize, task: Task) {
+    fn work(&self, own: usize, task: Task) -> Part {
         IN_TASK.set(true);
+        self.lanes[own].working.store(true, Ordering::Relaxed);
+        let start = Instant::now();
+        let done = Cell::new(0u32);
         let lanes = || self.lanes[own..].iter().chain(&self.lanes[..own]);
-        let drain = || lanes().for_each(|lane| while lane.take().map(task).is_some() {});
+        let drain = || {
+            for index in lanes().flat_map(|lane| iter::from_fn(|| lane.take())) {
+                done.set(done.get().saturating_add(1));
+                task(index);
+            }
+        };
         while let Err(payload) = catch_unwind(AssertUnwindSafe(drain)) {
             lock(&self.panic).get_or_insert(payload);
         }
+        self.lanes[own].working.store(false, Ordering::Relaxed);
         IN_TASK.set(false);
+        Part {
+            start,
+            tasks: done.get(),
+        }
+    }
+
+    /// Changes places with the caller of `run` if it works still, which has lost its core, then.
+    fn take_the_callers_place(&self, run: u64) {
+        if let Ok(_places) = self.places.try_lock()
+            && self.caller_works_on(run)
+            && let Some(caller) = self.lanes[0].thread.get()
+        {
+            caller.change_places();
+        }
+    }
+
+    /// Whether `run` is open and no task is left to start but the caller has not ended its last one.
+    fn caller_works_on(&self, run: u64) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        state & OPEN != 0 && state / RUN == run && self.caller_is_held.load(Ordering::Relaxed)
     }
 }
 
 impl Lane {
+    /// Tells others of the calling thread as that of this lane.
+    fn introduce_thread(&self) {
+        if let Some(thread) = Thread::current() {
+            self.thread.get_or_init(|| thread);
+        }
+    }
+
     /// Takes the next task, if there is one.
     fn take(&self) -> Option<usize> {
         let end = self.end.load(Ordering::Relaxed);

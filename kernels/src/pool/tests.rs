@@ -164,26 +164,96 @@ fn cuts_chunks() {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[test]
-fn holds_threads_to_cores_while_it_lives() {
-    let test = || {
-        let before = affinity::allowed_cores().expect("Linux tells");
-        let cores = [before[0], before[before.len() - 1]];
-        let pool = ThreadPool::with_affinity(2, &cores);
-        assert_eq!(pool.unpinned_cores(), []);
+mod held {
+    use super::*;
+
+    /// The only core that the calling thread may run on.
+    fn core() -> usize {
+        let cores = affinity::allowed_cores().expect("Linux tells");
+        assert_eq!(cores.len(), 1, "{cores:?}");
+        cores[0]
+    }
+
+    /// Runs a test with a pool of two threads, held to the first core and the last, and these.
+    fn with_two_cores(test: fn(&ThreadPool, [usize; 2])) {
+        let test = move || {
+            let before = affinity::allowed_cores().expect("Linux tells");
+            let cores = [before[0], before[before.len() - 1]];
+            let pool = ThreadPool::with_affinity(2, &cores);
+            assert_eq!(pool.unpinned_cores(), []);
+            test(&pool, cores);
+            drop(pool);
+            assert_eq!(affinity::allowed_cores(), Some(before));
+        };
+        thread::spawn(test).join().expect("the test passes");
+    }
+
+    /// Runs a task on each of two threads, which is told whether it is the caller's.
+    fn on_both(pool: &ThreadPool, task: impl Fn(bool) + Sync) {
         let (caller, met) = (thread::current().id(), AtomicU32::new(0));
         pool.run(2, &|_| {
             met.fetch_add(1, Ordering::Relaxed);
             while met.load(Ordering::Relaxed) < 2 {
                 thread::yield_now();
             }
-            let mine = cores[usize::from(thread::current().id() != caller)];
-            assert_eq!(affinity::allowed_cores(), Some(vec![mine]));
+            task(thread::current().id() == caller);
         });
-        drop(pool);
-        assert_eq!(affinity::allowed_cores(), Some(before));
+    }
+
+    /// Waits for the calling thread to get to a core.
+    fn wait_for(expected: usize) {
+        let start = Instant::now();
+        while core() != expected {
+            assert!(start.elapsed() < Duration::from_secs(60), "never moved");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn holds_threads_to_cores_while_it_lives() {
+        with_two_cores(|pool, cores| {
+            let mine = [true, false].map(|_| AtomicUsize::new(usize::MAX));
+            let looked = AtomicU32::new(0);
+            on_both(pool, |caller| {
+                mine[usize::from(!caller)].store(core(), Ordering::Relaxed);
+                looked.fetch_add(1, Ordering::Relaxed);
+                while looked.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+            });
+            // Either way round: one that is late changes places with the other.
+            let mut mine = mine.map(AtomicUsize::into_inner);
+            mine.sort_unstable();
+            assert_eq!(mine, cores);
+        });
         let pool = ThreadPool::with_affinity(3, &[8191, 8190]);
         assert_eq!(pool.unpinned_cores(), [8190, 8191]);
-    };
-    thread::spawn(test).join().expect("the test passes");
+    }
+
+    #[test]
+    fn brings_a_late_helper_to_the_callers_core() {
+        with_two_cores(|pool, cores| {
+            for _ in 0..3 {
+                on_both(pool, |caller| {
+                    if !caller {
+                        let other = cores[usize::from(core() == cores[0])];
+                        wait_for(other);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_late_caller_changes_places_with_a_helper() {
+        with_two_cores(|pool, cores| {
+            for turn in 0..4 {
+                on_both(pool, |caller| {
+                    if caller {
+                        wait_for(cores[(turn + 1) % 2]);
+                    }
+                });
+            }
+        });
+    }
 }

@@ -103,7 +103,7 @@ pub struct EngineArgs {
 /// The cores that threads are held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Affinity {
-    /// Performance cores where cores differ, none where all are alike
+    /// Performance cores where cores differ or each has a thread, else none
     Auto,
     /// Performance cores
     Performance,

@@ -58,11 +58,14 @@ pub fn engine_of(threads: usize, affinity: Affinity) -> Result<Engine, CliError>
     let isa = Isa::from_env().map_err(crate::Error::from)?;
     let topology = Topology::read();
     let performance = topology.performance_cores();
+    let all_alike = performance.len() == topology.cores().len();
+    let running = threads.min(pool::room(&[]).unwrap_or(threads));
     let cores = match affinity {
         Affinity::None => vec![],
-        Affinity::Performance => performance,
-        Affinity::Auto if performance.len() < topology.cores().len() => performance,
-        Affinity::Auto => vec![],
+        // Another program can have a core to itself, whichever the system finds best.
+        Affinity::Auto if all_alike && running < performance.len() => vec![],
+        // It cannot: on their way to a better core threads would end up on one of each other's.
+        Affinity::Auto | Affinity::Performance => performance,
     };
     let room = pool::room(&cores).unwrap_or(threads);
     if threads > room {
