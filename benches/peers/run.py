@@ -183,7 +183,7 @@ class Peer:
         return json.loads(answer)["prefill" if prompt else "decode"]
 
 
-def kinglet_rate(model, threads, prompt=0, generate=0, depth=0, kv="f16"):
+def kinglet_rate(model, threads, prompt=0, generate=0, depth=0, kv="q16"):
     """Tokens/s, once."""
     command = [KINGLET, "bench", "-m", model, "-p", prompt, "-n", generate, "-d", depth, "-t", threads, "--kv", kv,
                "-r", 1, "--json"]

@@ -36,7 +36,7 @@ def depth(rate, repeat):
     def decode(kv, before):
         return lambda: rate(threads=os.cpu_count(), generate=GENERATE, depth=before, kv=kv)
 
-    return {kv: _in_turn({before: decode(kv, before) for before in (0, DEPTH)}, repeat) for kv in ("f16", "q8", "k8v4")}
+    return {kv: _in_turn({before: decode(kv, before) for before in (0, DEPTH)}, repeat) for kv in ("q16", "q8", "k8v4")}
 
 
 def thread_rows(found):

@@ -20,9 +20,10 @@ pub(crate) const LINE: usize = 64;
 pub enum KvKind {
     /// IEEE 754 binary32: for reference runs.
     F32,
-    /// IEEE 754 binary16.
+    /// INT16 with one f32 scale per position and head: hardly less exact than binary16 would be, and read by
+    /// integer dot products, too.
     #[default]
-    F16,
+    Q16,
     /// INT8 with one f32 scale per position and head.
     Q8,
     /// Keys are kept as [`KvKind::Q8`] does; values rotated, as INT4 codes of uneven levels, with one f32
@@ -32,15 +33,14 @@ pub enum KvKind {
 
 impl KvKind {
     /// Every kind.
-    pub const ALL: [KvKind; 4] = [KvKind::F32, KvKind::F16, KvKind::Q8, KvKind::K8V4];
+    pub const ALL: [KvKind; 4] = [KvKind::F32, KvKind::Q16, KvKind::Q8, KvKind::K8V4];
 
     /// Bytes that one layer needs for `capacity` positions, but for those that align it; `None` beyond
     /// `usize::MAX`.
     pub fn bytes(self, kv_heads: usize, head_dim: usize, capacity: usize) -> Option<usize> {
         let (element, scales) = match self {
             KvKind::F32 => (4, 0),
-            KvKind::F16 => (2, 0),
-            KvKind::Q8 | KvKind::K8V4 => (1, 2 * size_of::<f32>()),
+            KvKind::Q16 | KvKind::Q8 | KvKind::K8V4 => (1, 2 * size_of::<f32>()),
         };
         let per_position = self
             .key_width(head_dim)?
@@ -53,31 +53,32 @@ impl KvKind {
             .checked_mul(per_position)
     }
 
-    /// Elements that the key of one position takes up.
+    /// Elements that the key of one position takes up, or bytes of its codes.
     fn key_width(self, head_dim: usize) -> Option<usize> {
         match self {
-            KvKind::F32 | KvKind::F16 => Some(head_dim),
+            KvKind::F32 => Some(head_dim),
+            KvKind::Q16 => head_dim.checked_mul(2)?.checked_next_multiple_of(STEP),
             KvKind::Q8 | KvKind::K8V4 => head_dim.checked_next_multiple_of(STEP),
         }
     }
 
-    /// Elements that the value of one position takes up: whole vectors of 16 lanes, two of them in one
-    /// where they are INT4.
+    /// Elements that the value of one position takes up, or bytes of its codes: whole vectors of 16 lanes.
     fn value_width(self, head_dim: usize) -> Option<usize> {
         let padded = head_dim.checked_next_multiple_of(LANES)?;
         Some(match self {
-            KvKind::F32 | KvKind::F16 | KvKind::Q8 => padded,
+            KvKind::F32 | KvKind::Q8 => padded,
+            KvKind::Q16 => padded.checked_mul(2)?,
             KvKind::K8V4 => padded / 2,
         })
     }
 }
 
-/// `f32`, `f16`, `q8`, `k8v4`.
+/// `f32`, `q16`, `q8`, `k8v4`.
 impl fmt::Display for KvKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             KvKind::F32 => "f32",
-            KvKind::F16 => "f16",
+            KvKind::Q16 => "q16",
             KvKind::Q8 => "q8",
             KvKind::K8V4 => "k8v4",
         })
@@ -86,7 +87,7 @@ impl fmt::Display for KvKind {
 
 /// The name of a cache kind is not one of ours.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown kind of KV cache {0:?}: expected f32, f16, q8 or k8v4")]
+#[error("unknown kind of KV cache {0:?}: expected f32, q16, q8 or k8v4")]
 pub struct UnknownKvKind(String);
 
 impl FromStr for KvKind {
@@ -105,17 +106,17 @@ impl FromStr for KvKind {
 /// Keys lie in blocks of 16 positions, `[kv_head][position / 16][dimension][position % 16]`, so that
 /// scores of 16 positions build up in the lanes of a vector; values lie in rows,
 /// `[kv_head][position][dimension padded to 16]`, so that their weighted sum does. Neither needs a
-/// sum across lanes. As INT8, four of the elements that a sum takes lie together, as integer dot
-/// products want them: keys `[kv_head][position / 16][dimension / 4][position % 16][dimension % 4]`,
-/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`. As INT4, values of two fours
-/// share bytes, `[kv_head][position / 8][dimension padded to 16][position % 4]`, the first four in the
+/// sum across lanes. Of codes, as many of the elements that a sum takes lie together as four bytes hold, as
+/// integer dot products want them. INT8: keys `[kv_head][position / 16][dimension / 4][position % 16][dimension % 4]`,
+/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`; INT16 with two in place of four.
+/// INT4 values of two fours share bytes, `[kv_head][position / 8][dimension padded to 16][position % 4]`, the first four in the
 /// low nibbles.
 pub struct KvLayer {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Elements that a key takes up.
+    /// Elements that a key takes up, or bytes of its codes.
     pub(crate) key_width: usize,
-    /// Elements that a value takes up.
+    /// Elements that a value takes up, or bytes of its codes.
     pub(crate) value_width: usize,
     /// A multiple of [`CHUNK`].
     pub(crate) padded_capacity: usize,
@@ -129,16 +130,13 @@ pub(crate) enum Store {
         keys: Lines<f32>,
         values: Lines<f32>,
     },
-    F16 {
-        keys: Lines<u16>,
-        values: Lines<u16>,
-    },
-    Q8(Int8Store),
-    K8V4(Int8Store),
+    Q16(CodeStore),
+    Q8(CodeStore),
+    K8V4(CodeStore),
 }
 
-/// INT8 codes, or INT4 codes of values, and a scale for each position and head.
-pub(crate) struct Int8Store {
+/// Bytes of codes, and a scale for each position and head.
+pub(crate) struct CodeStore {
     pub keys: Lines<i8>,
     pub values: Lines<i8>,
     pub key_scales: Vec<f32>,
@@ -161,16 +159,13 @@ pub(crate) enum ChunkStore<'a> {
         keys: &'a mut [f32],
         values: &'a mut [f32],
     },
-    F16 {
-        keys: &'a mut [u16],
-        values: &'a mut [u16],
-    },
-    Q8(Int8Chunk<'a>),
-    K8V4(Int8Chunk<'a>),
+    Q16(CodeChunk<'a>),
+    Q8(CodeChunk<'a>),
+    K8V4(CodeChunk<'a>),
 }
 
-/// What a chunk has of an [`Int8Store`].
-pub(crate) struct Int8Chunk<'a> {
+/// What a chunk has of an [`CodeStore`].
+pub(crate) struct CodeChunk<'a> {
     pub keys: &'a mut [i8],
     pub values: &'a mut [i8],
     pub key_scales: &'a mut [f32],
@@ -230,7 +225,7 @@ impl KvLayer {
         let keys = kv_heads * positions * key_width;
         let values = kv_heads * positions * value_width;
         let scales = kv_heads * positions;
-        let integers = || Int8Store {
+        let integers = || CodeStore {
             keys: Lines::zeroed(keys),
             values: Lines::zeroed(values),
             key_scales: vec![0.0; scales],
@@ -241,10 +236,7 @@ impl KvLayer {
                 keys: Lines::zeroed(keys),
                 values: Lines::zeroed(values),
             },
-            KvKind::F16 => Store::F16 {
-                keys: Lines::zeroed(keys),
-                values: Lines::zeroed(values),
-            },
+            KvKind::Q16 => Store::Q16(integers()),
             KvKind::Q8 => Store::Q8(integers()),
             KvKind::K8V4 => Store::K8V4(integers()),
         };
@@ -267,7 +259,7 @@ impl KvLayer {
     /// How many dimensions of a value are rotated together, one from each part of it: 1 where none is.
     pub(crate) fn rotated(&self) -> usize {
         match self.store {
-            Store::F32 { .. } | Store::F16 { .. } | Store::Q8(_) => 1,
+            Store::F32 { .. } | Store::Q16(_) | Store::Q8(_) => 1,
             Store::K8V4(_) if self.head_dim.is_multiple_of(4) => 4,
             Store::K8V4(_) => 1,
         }
@@ -294,11 +286,10 @@ impl KvLayer {
                 both.map(|(keys, values)| of_head(ChunkStore::F32 { keys, values }))
                     .collect()
             }
-            Store::F16 { keys, values } => {
-                let both = keys_cut.of(keys).zip(values_cut.of(values));
-                both.map(|(keys, values)| of_head(ChunkStore::F16 { keys, values }))
-                    .collect()
-            }
+            Store::Q16(store) => store
+                .chunks_mut([keys_cut, values_cut, scales_cut])
+                .map(|chunk| of_head(ChunkStore::Q16(chunk)))
+                .collect(),
             Store::Q8(store) => store
                 .chunks_mut([keys_cut, values_cut, scales_cut])
                 .map(|chunk| of_head(ChunkStore::Q8(chunk)))
@@ -353,17 +344,17 @@ impl Cut {
     }
 }
 
-impl Int8Store {
+impl CodeStore {
     fn chunks_mut(
         &mut self,
         [keys, values, scales]: [Cut; 3],
-    ) -> impl Iterator<Item = Int8Chunk<'_>> {
+    ) -> impl Iterator<Item = CodeChunk<'_>> {
         let codes = keys.of(&mut self.keys).zip(values.of(&mut self.values));
         let key_scales = scales.of(&mut self.key_scales);
         let scales = key_scales.zip(scales.of(&mut self.value_scales));
         codes
             .zip(scales)
-            .map(|((keys, values), (key_scales, value_scales))| Int8Chunk {
+            .map(|((keys, values), (key_scales, value_scales))| CodeChunk {
                 keys,
                 values,
                 key_scales,

@@ -146,13 +146,13 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// f32: rounding of sums of a thousand terms. f16: 2^-11 of keys (scores of up to about 10) and of
-/// values (up to 3). q8: 1/254 of the largest key and value. k8v4: values are off by 0.09 of theirs
+/// f32: rounding of sums of a thousand terms. q16: 1/2000 of queries and keys (scores of up to about 10;
+/// most of them far less) and of values (up to 3). q8: 1/254 of the largest key and value. k8v4: values are off by 0.09 of theirs
 /// (about 2) in the mean, and by four times as much at some places.
 fn check_close(got: &[f32], want: &[f64], kind: KvKind, label: &str) {
     let tolerance = match kind {
         KvKind::F32 => 1e-4,
-        KvKind::F16 => 2e-2,
+        KvKind::Q16 => 2e-2,
         KvKind::Q8 => 3e-1,
         KvKind::K8V4 => 7e-1,
     };
@@ -300,14 +300,18 @@ fn a_sequence_gives_the_same_bits_alone_and_among_others() {
 #[test]
 fn scalar_rows_give_the_same_bits_alone_and_together() {
     let case = Case::new(shape(6, 2, 40), 150);
-    let together = case.run(Isa::detect(), 2, KvKind::F16, 0, 150);
-    let alone = case.run(Isa::detect(), 1, KvKind::F16, 0, 1);
+    let together = case.run(Isa::detect(), 2, KvKind::Q16, 0, 150);
+    let alone = case.run(Isa::detect(), 1, KvKind::Q16, 0, 1);
     assert_eq!(bits(&together), bits(&alone));
 }
 
 #[test]
 fn cache_sizes_count_padding_and_scales() {
-    assert_eq!(KvKind::F16.bytes(2, 64, 64), Some(2 * 64 * 2 * 64 * 2));
+    assert_eq!(
+        KvKind::Q16.bytes(2, 64, 64),
+        Some(2 * 64 * (2 * 64 * 2 + 8))
+    );
+    assert_eq!(KvKind::Q16.bytes(1, 9, 1), Some(64 * (20 + 32 + 8)));
     assert_eq!(KvKind::F32.bytes(1, 8, 1), Some(64 * (8 + 16) * 4));
     assert_eq!(KvKind::Q8.bytes(1, 16, 65), Some(128 * (32 + 8)));
     assert_eq!(KvKind::Q8.bytes(1, 10, 1), Some(64 * (12 + 16 + 8)));
@@ -381,7 +385,7 @@ fn int4_values_keep_the_accuracy_of_their_levels() {
 
 /// Each with the kinds that keep codes.
 fn bad_with_kinds(bad: [f32; 2]) -> impl Iterator<Item = (f32, KvKind)> {
-    let kinds = |bad| [KvKind::Q8, KvKind::K8V4].map(|kind| (bad, kind));
+    let kinds = |bad| [KvKind::Q16, KvKind::Q8, KvKind::K8V4].map(|kind| (bad, kind));
     bad.into_iter().flat_map(kinds)
 }
 
@@ -455,7 +459,7 @@ fn enormous_scores_give_averages_and_the_same_bits() {
     for size in [1e12f32, 1e20] {
         let mut case = Case::new(shape(4, 2, 24), 200);
         case.queries.iter_mut().for_each(|x| *x *= size);
-        for kind in [KvKind::F32, KvKind::Q8, KvKind::K8V4] {
+        for kind in KvKind::ALL {
             let expected = case.run(Isa::Scalar, 1, kind, 0, 200);
             let most = case.values.iter().fold(0f32, |most, x| most.max(x.abs()));
             // An average is rounded, by far less than 1 in 1000; INT4 values as in `check_close`.

@@ -103,12 +103,8 @@ pub fn evaluate(
         };
         Session::new(model, options)
     };
-    let reference_kv = match options.kv {
-        KvKind::Q8 | KvKind::K8V4 => KvKind::F16,
-        exact => exact,
-    };
     // Both in step, so that the reference's logits need not be kept for a whole window.
-    let reference = reference.map(|reference| open(reference, reference_kv));
+    let reference = reference.map(|reference| open(reference, KvKind::F32));
     let mut session = (open(model, options.kv)?, reference.transpose()?);
     let mut sums = Sums::default();
     for (index, window_tokens) in windows.enumerate() {

@@ -1,12 +1,13 @@
-//! Dot products of signed bytes with integers of one or two digits, in sixteen lanes: what attention over
-//! INT8 keys, and INT8 or INT4 values, is written over, once for all ISAs.
+//! Dot products of signed codes with integers, in sixteen lanes: what attention over INT16 and INT8 keys, and
+//! INT16, INT8 or INT4 values, is written over, once for all ISAs.
 
 use super::lanes::{LANES, Lanes};
+use crate::kv::CHUNK;
 
-/// Bytes that one step takes: four for each of 16 lanes.
+/// Bytes that one step takes: [`STEP`] for each of 16 lanes.
 pub(crate) const BYTES: usize = 64;
 
-/// Elements of a dot product that one step takes.
+/// Bytes of a lane that one step takes: as many elements of a dot product, or two of 16 bits.
 pub(crate) const STEP: usize = 4;
 
 /// What one of the high digit is worth in ones of the low digit.
@@ -17,6 +18,19 @@ pub(crate) const LONG: f32 = 127.0 * BASE;
 
 /// The largest magnitude of a short multiplier, a byte.
 pub(crate) const SHORT: f32 = 127.0;
+
+/// [`word_range`] of attention's weights and the values that they multiply.
+pub(crate) const WORD: f32 = 5792.0;
+
+const _: () = assert!(5792 * 5792 * CHUNK as i64 <= i32::MAX as i64);
+
+/// The largest magnitude that `terms` codes of 16 bits and their multipliers can all have, so that the sum of
+/// the products stays within 32 bits.
+#[inline(always)]
+pub(crate) fn word_range(terms: usize) -> f32 {
+    let range = (f64::from(i32::MAX) / terms as f64).sqrt().floor();
+    range.min(f64::from(i16::MAX)) as f32
+}
 
 /// What the 16 codes of INT4 values stand for: with the ends and zero, the levels of least error for
 /// normally distributed elements of which the largest of 64 is 127 (Lloyd 1982). NF4 (Dettmers et al.
@@ -53,8 +67,9 @@ fn digits_at(step: usize) -> usize {
     step / steps * size_of::<Multipliers>() + step % steps * STEP
 }
 
-/// Sixteen i32 lanes that products add up in; sums wrap. An ISA has two of them: with long multipliers for
-/// a cache that is INT8, with short ones where values are INT4, which round more than these.
+/// Sixteen i32 lanes that products add up in; sums wrap. An ISA has three of them: with long multipliers for
+/// a cache that is INT8, with short ones where values are INT4, which round more than these, and for codes of
+/// 16 bits, whose multipliers are of 16 bits as well.
 ///
 /// # Safety
 /// Every method needs the ISA of its implementation; `multipliers` must be where [`Dots::at`] says, of
@@ -66,26 +81,48 @@ pub(crate) trait Dots: Copy {
     /// The largest magnitude of a multiplier.
     const LARGEST: f32;
 
-    /// Steps of values that [`BYTES`] hold: one of INT8, or two of INT4.
+    /// Elements that a lane takes in one step.
+    const ELEMENTS: usize = STEP;
+
+    /// Steps of values that [`BYTES`] hold: two of INT4, else one.
     const STEPS: usize = 1;
 
     /// The same lanes as floats.
     type Floats: Lanes;
 
-    /// [`BYTES`] codes of -127..=127, in registers.
+    /// [`BYTES`] with codes of -127..=127, or of up to [`word_range`], in registers.
     type Bytes: Copy;
+
+    /// The largest magnitude of multipliers of so many codes: sums stay within 32 bits.
+    #[inline(always)]
+    fn range(terms: usize) -> f32 {
+        if Self::ELEMENTS == 2 {
+            return word_range(terms);
+        }
+        // Less than the largest only beyond 1024 terms (long multipliers).
+        Self::LARGEST.min((i32::MAX as usize / (128 * terms)) as f32)
+    }
 
     /// Where the multipliers of a step start, in bytes from the first of many [`Multipliers`].
     #[inline(always)]
     fn at(step: usize) -> usize {
-        digits_at(step)
+        match Self::ELEMENTS {
+            2 => step * STEP,
+            _ => digits_at(step),
+        }
     }
 
-    /// Integers of 0..=[`Dots::LARGEST`] as multipliers of [`Dots::dot`]: bytes, unless they are long.
+    /// Integers of 0..=[`Dots::LARGEST`] as multipliers of [`Dots::dot`]: as wide as codes, unless they are
+    /// long.
     #[inline(always)]
     unsafe fn put(x: Self::Floats, to: &mut Multipliers) {
-        // SAFETY: the same promises; 16 bytes.
-        unsafe { x.store_i8(to.as_mut_ptr()) }
+        // SAFETY: the same promises; 16 bytes or words.
+        unsafe {
+            match Self::ELEMENTS {
+                2 => x.store_i16(to.as_mut_ptr().cast()),
+                _ => x.store_i8(to.as_mut_ptr()),
+            }
+        }
     }
 
     /// Sums of nothing.
@@ -102,8 +139,7 @@ pub(crate) trait Dots: Copy {
         unsafe { Self::load(from) }
     }
 
-    /// Adds to each lane the products of its four bytes with the multipliers of a step, which are at
-    /// [`Dots::at`].
+    /// Adds to each lane the products of its codes with the multipliers of a step, which are at [`Dots::at`].
     unsafe fn dot(self, multipliers: *const i8, bytes: Self::Bytes) -> Self;
 
     /// Rounded to nearest even.

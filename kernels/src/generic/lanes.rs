@@ -22,12 +22,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// Writes 16 floats.
     unsafe fn store(self, to: *mut f32);
-    /// Reads 16 binary16 values.
-    unsafe fn load_f16(from: *const u16) -> Self;
-    /// Writes 16 binary16 values, rounded to nearest even.
-    unsafe fn store_f16(self, to: *mut u16);
     /// Writes lanes that hold integers in -128..=127 as signed bytes.
     unsafe fn store_i8(self, to: *mut i8);
+    /// Writes lanes that hold integers in -32768..=32767 as signed words.
+    unsafe fn store_i16(self, to: *mut i16);
     /// `self + b`
     unsafe fn add(self, b: Self) -> Self;
     /// `self - b`

@@ -34,7 +34,10 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
     }
 }
 
-/// 2 to the power of `x`, relative error below 2e-7 for -126 < x < 0, clamped to the ends of that range:
+/// The largest `x` of [`exp2`].
+pub(crate) const EXP2_LARGEST: f32 = 8.0;
+
+/// 2 to the power of `x`, relative error below 2e-7 for -126 < x < [`EXP2_LARGEST`], clamped to the ends of that range:
 /// with fewer operations than [`exp`].
 ///
 /// # Safety
@@ -43,7 +46,7 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
 pub(crate) unsafe fn exp2<L: Lanes>(x: L) -> L {
     // SAFETY: the caller has the ISA.
     unsafe {
-        let x = x.max(L::splat(-126.0)).min(L::splat(0.0));
+        let x = x.max(L::splat(-126.0)).min(L::splat(EXP2_LARGEST));
         let n = x.round();
         let r = x.sub(n);
         // The first two terms of the series, then coefficients for the least largest relative error on

@@ -28,10 +28,10 @@ pub(crate) struct Ops {
 type QuantizeRow = unsafe fn(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
 
 /// A table whose functions are compiled with `$features` over the lanes `$lanes`, those of attention
-/// over the dot products `$long` and `$short`, too. With `from`: another table's, but for these.
+/// over the dot products `$words`, `$long` and `$short`, too. With `from`: another table's, but for these.
 macro_rules! ops_table {
-    ($lanes:ty, $long:ty, $short:ty $(, $features:literal)?) => {
-        $crate::generic::ops_table!(@table $lanes, [$long, $short], [$(#[target_feature(enable = $features)])?],
+    ($lanes:ty, $words:ty, $long:ty, $short:ty $(, $features:literal)?) => {
+        $crate::generic::ops_table!(@table $lanes, [$words, $long, $short], [$(#[target_feature(enable = $features)])?],
             rms_norm = norm::rms_norm(x: &mut [f32], weight: &[f32], eps: f32);
             layer_norm = norm::layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
             softmax = norm::softmax(x: &mut [f32]);
@@ -49,10 +49,10 @@ macro_rules! ops_table {
                 partials: &[f32], step: usize, rotated: usize, out: &mut [f32]);
         );
     };
-    (from $table:path, $long:ty, $short:ty, $features:literal) => {
+    (from $table:path, $words:ty, $long:ty, $short:ty, $features:literal) => {
         pub(crate) static OPS: $crate::generic::Ops = $crate::generic::Ops {
             attend: $crate::generic::ops_table!(
-                @attend [$long, $short], [#[target_feature(enable = $features)]]),
+                @attend [$words, $long, $short], [#[target_feature(enable = $features)]]),
             ..$table
         };
     };
@@ -67,8 +67,8 @@ macro_rules! ops_table {
             attend: $crate::generic::ops_table!(@attend $dots, $features),
         };
     };
-    (@attend [$long:ty, $short:ty], $features:tt) => {{
-        $crate::generic::ops_table!(@function $features, [$long, $short], attention, attend,
+    (@attend [$words:ty, $long:ty, $short:ty], $features:tt) => {{
+        $crate::generic::ops_table!(@function $features, [$words, $long, $short], attention, attend,
             (queries: &$crate::generic::attention::Queries, cache: &$crate::kv::KvLayer,
              span: $crate::generic::attention::Span, partial: &mut [f32]));
         attend

@@ -1,7 +1,7 @@
 //! Dot products one by one.
 
 use super::lanes::Array;
-use crate::generic::dots::{BYTES, Dots, LEVELS, LONG, Multipliers, SHORT, STEP, words_at};
+use crate::generic::dots::{BYTES, Dots, LEVELS, LONG, Multipliers, SHORT, STEP, WORD, words_at};
 use crate::generic::lanes::{LANES, Lanes};
 
 /// Plain integers, and values of which bytes hold so many steps; multipliers are 16 bits.
@@ -23,15 +23,8 @@ impl<const STEPS: usize> Dots for Sums<STEPS> {
     }
 
     unsafe fn put(x: Array, to: &mut Multipliers) {
-        let mut floats = [0.0f32; LANES];
-        // SAFETY: 16 floats, 16 words.
-        unsafe {
-            x.store(floats.as_mut_ptr());
-            let words = floats.map(|x| x as i16);
-            to.as_mut_ptr()
-                .cast::<[i16; LANES]>()
-                .write_unaligned(words);
-        }
+        // SAFETY: 16 words.
+        unsafe { x.store_i16(to.as_mut_ptr().cast()) }
     }
 
     unsafe fn zero() -> Self {
@@ -67,5 +60,42 @@ impl<const STEPS: usize> Dots for Sums<STEPS> {
         let floats = self.0.map(|x| x as f32);
         // SAFETY: 16 floats.
         unsafe { Array::load(floats.as_ptr()) }
+    }
+}
+
+/// Codes and multipliers of 16 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Words([i32; LANES]);
+
+impl Dots for Words {
+    const QUERIES: usize = 1;
+    const LARGEST: f32 = WORD;
+    const ELEMENTS: usize = 2;
+    type Floats = Array;
+    type Bytes = [i16; BYTES / 2];
+
+    unsafe fn zero() -> Self {
+        Words([0; LANES])
+    }
+
+    unsafe fn load(from: *const i8) -> [i16; BYTES / 2] {
+        // SAFETY: good for so many bytes, as the trait demands.
+        unsafe { from.cast::<[i16; BYTES / 2]>().read_unaligned() }
+    }
+
+    unsafe fn dot(mut self, multipliers: *const i8, codes: [i16; BYTES / 2]) -> Self {
+        // SAFETY: the multipliers of a step, as the trait demands.
+        let multipliers = unsafe { multipliers.cast::<[i16; 2]>().read_unaligned() };
+        for (sum, codes) in self.0.iter_mut().zip(codes.chunks_exact(2)) {
+            for (&code, multiplier) in codes.iter().zip(multipliers) {
+                *sum = sum.wrapping_add(i32::from(code) * i32::from(multiplier));
+            }
+        }
+        self
+    }
+
+    unsafe fn to_floats(self) -> Array {
+        // SAFETY: as for bytes.
+        unsafe { Sums::<1>(self.0).to_floats() }
     }
 }

@@ -1,7 +1,6 @@
 //! Sixteen floats in an array.
 
 use crate::generic::lanes::{LANES, Lanes};
-use half::f16;
 use std::array::from_fn;
 
 /// Plain floats.
@@ -43,23 +42,19 @@ impl Lanes for Array {
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
     }
 
-    unsafe fn load_f16(from: *const u16) -> Self {
-        // SAFETY: good for 16 halves, as the trait demands.
-        let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
-        Array(bits.map(|bits| f16::from_bits(bits).to_f32()))
-    }
-
-    unsafe fn store_f16(self, to: *mut u16) {
-        let bits = self.0.map(|x| f16::from_f32(x).to_bits());
-        // SAFETY: good for 16 halves, as the trait demands.
-        unsafe { to.cast::<[u16; LANES]>().write_unaligned(bits) }
-    }
-
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: good for 16 bytes, as the trait demands.
         unsafe {
             to.cast::<[i8; LANES]>()
                 .write_unaligned(self.0.map(|x| x as i8))
+        }
+    }
+
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: good for 16 words, as the trait demands.
+        unsafe {
+            to.cast::<[i16; LANES]>()
+                .write_unaligned(self.0.map(|x| x as i16))
         }
     }
 

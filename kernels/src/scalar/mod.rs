@@ -6,4 +6,4 @@ mod matmul;
 
 pub(crate) use matmul::MATMUL;
 
-crate::generic::ops_table!(lanes::Array, dots::Long, dots::Short);
+crate::generic::ops_table!(lanes::Array, dots::Words, dots::Long, dots::Short);

@@ -116,7 +116,7 @@ pub struct ContextArgs {
     /// Tokens that fit, prompt and answer together [default: 4096, or what the model was trained for]
     #[arg(short, long, value_name = "TOKENS")]
     pub ctx: Option<usize>,
-    /// How keys and values are kept: f32, f16, q8 or k8v4
+    /// How keys and values are kept: f32, q16, q8 or k8v4
     #[arg(long, value_name = "KIND", default_value_t)]
     pub kv: KvKind,
 }
@@ -327,7 +327,7 @@ pub struct BenchArgs {
     /// The cores that threads are held to
     #[arg(long, value_enum, default_value_t = Affinity::Auto)]
     pub affinity: Affinity,
-    /// How keys and values are kept: f32, f16, q8 or k8v4
+    /// How keys and values are kept: f32, q16, q8 or k8v4
     #[arg(long, value_name = "KIND", default_value_t)]
     pub kv: KvKind,
     /// Measure what the machine can do, too: the bandwidth of a plain read loop and the INT8 peak
@@ -354,7 +354,7 @@ pub struct EvalArgs {
     /// A model to compare the predictions with, for example the f16 one
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
-    /// How keys and values are kept: f32, f16, q8 or k8v4 (the reference's then f16)
+    /// How keys and values are kept: f32, q16, q8 or k8v4 (the reference's always f32)
     #[arg(long, value_name = "KIND", default_value_t)]
     pub kv: KvKind,
     /// Print JSON

@@ -1,7 +1,8 @@
-//! Dot products by `smlal`, with multipliers of 16 bits, and by `smull` and `sadalp`, with bytes.
+//! Dot products by `smlal`, with multipliers of 16 bits, with codes of 16 bits, too, and by `smull` and `sadalp`, with bytes.
 
 use super::lanes::Quads;
-use crate::generic::dots::{Dots, LEVELS, LONG, Multipliers, SHORT, four_bytes, words_at};
+use crate::generic::dots::{Dots, LEVELS, LONG, Multipliers, SHORT, WORD, four_bytes, words_at};
+use crate::generic::lanes::Lanes;
 use std::arch::aarch64::*;
 
 /// One lane each, of four sums that belong together.
@@ -23,10 +24,8 @@ impl Dots for Long {
 
     #[inline(always)]
     unsafe fn put(x: Quads, to: &mut Multipliers) {
-        for (i, words) in x.to_words().into_iter().enumerate() {
-            // SAFETY: as above; 16 words.
-            unsafe { vst1_s16(to.as_mut_ptr().add(8 * i).cast(), words) };
-        }
+        // SAFETY: as above; 16 words.
+        unsafe { x.store_i16(to.as_mut_ptr().cast()) };
     }
 
     #[inline(always)]
@@ -126,6 +125,52 @@ impl Dots for Short {
             for (sums, values) in self.0.chunks_exact_mut(2).zip(values) {
                 sums[0] = vpadalq_s16(sums[0], vmull_s8(vget_low_s8(values), vget_low_s8(x)));
                 sums[1] = vpadalq_s16(sums[1], vmull_high_s8(values, x));
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Quads {
+        // SAFETY: as above.
+        Quads::of_integers(std::array::from_fn(|i| unsafe {
+            vpaddq_s32(self.0[2 * i], self.0[2 * i + 1])
+        }))
+    }
+}
+
+/// One lane each, of two sums that belong together, of codes of 16 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Words([int32x4_t; 8]);
+
+// SAFETY of every block below: as above.
+impl Dots for Words {
+    const QUERIES: usize = 3;
+    const LARGEST: f32 = WORD;
+    const ELEMENTS: usize = 2;
+    type Floats = Quads;
+    type Bytes = [int16x8_t; 4];
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        Words([unsafe { vdupq_n_s32(0) }; 8])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> [int16x8_t; 4] {
+        // SAFETY: as above.
+        std::array::from_fn(|i| unsafe { vld1q_s16(from.add(16 * i).cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn dot(mut self, multipliers: *const i8, codes: [int16x8_t; 4]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let x = vreinterpretq_s16_s32(vdupq_n_s32(four_bytes(multipliers)));
+            for (sums, codes) in self.0.chunks_exact_mut(2).zip(codes) {
+                sums[0] = vmlal_s16(sums[0], vget_low_s16(codes), vget_low_s16(x));
+                sums[1] = vmlal_high_s16(sums[1], codes, x);
             }
         }
         self

@@ -85,51 +85,20 @@ impl Lanes for Quads {
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u16) -> Self {
-        // SAFETY: as above. By assembly, since the type of a half is not stable in Rust.
-        unsafe {
-            let (low, high) = (vld1q_u16(from), vld1q_u16(from.add(8)));
-            let (a, b, c, d): (float32x4_t, float32x4_t, float32x4_t, float32x4_t);
-            asm!(
-                "fcvtl {a:v}.4s, {low:v}.4h",
-                "fcvtl2 {b:v}.4s, {low:v}.8h",
-                "fcvtl {c:v}.4s, {high:v}.4h",
-                "fcvtl2 {d:v}.4s, {high:v}.8h",
-                a = out(vreg) a, b = out(vreg) b, c = out(vreg) c, d = out(vreg) d,
-                low = in(vreg) low, high = in(vreg) high,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            Quads([a, b, c, d])
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_f16(self, to: *mut u16) {
-        let [a, b, c, d] = self.0;
-        // SAFETY: as above; rounds to nearest even, the mode that Rust leaves in force.
-        unsafe {
-            let (low, high): (uint16x8_t, uint16x8_t);
-            asm!(
-                "fcvtn {low:v}.4h, {a:v}.4s",
-                "fcvtn2 {low:v}.8h, {b:v}.4s",
-                "fcvtn {high:v}.4h, {c:v}.4s",
-                "fcvtn2 {high:v}.8h, {d:v}.4s",
-                low = out(vreg) low, high = out(vreg) high,
-                a = in(vreg) a, b = in(vreg) b, c = in(vreg) c, d = in(vreg) d,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            vst1q_u16(to, low);
-            vst1q_u16(to.add(8), high);
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: as above.
         unsafe {
             let [a, b, c, d] = self.to_words();
             let low = vmovn_s16(vcombine_s16(a, b));
             vst1q_s8(to, vmovn_high_s16(low, vcombine_s16(c, d)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        for (i, words) in self.to_words().into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { vst1_s16(to.add(4 * i), words) };
         }
     }
 

@@ -11,4 +11,4 @@ pub(in crate::aarch64) use lanes::Quads;
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
 
-crate::generic::ops_table!(lanes::Quads, dots::Long, dots::Short);
+crate::generic::ops_table!(lanes::Quads, dots::Words, dots::Long, dots::Short);

@@ -2,47 +2,24 @@
 
 use super::{AHEAD, Head, Queries, Tiled, partial_len, row_of_tiles};
 use crate::generic::lanes::{LANES, Lanes};
-use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, LINE};
+use crate::kv::{CHUNK, KEY_BLOCK, KvLayer};
 
 /// So few queries read the cache faster than it comes: what follows is asked for early.
 const FEW: usize = 4;
 
-/// A stored element, read 16 at a time.
-pub(super) trait Element: Copy {
-    /// # Safety
-    /// The ISA of `L`; `from` good for 16 elements.
-    unsafe fn load<L: Lanes>(from: *const Self) -> L;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const f32) -> L {
-        // SAFETY: the caller's promises.
-        unsafe { L::load(from) }
-    }
-}
-
-impl Element for u16 {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u16) -> L {
-        // SAFETY: the caller's promises.
-        unsafe { L::load_f16(from) }
-    }
-}
-
 /// Keys and values of one head, and the queries that look at them.
-pub(super) struct Floats<'a, E> {
-    keys: &'a [E],
-    values: &'a [E],
+pub(super) struct Floats<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
     head_dim: usize,
     value_width: usize,
     queries: Vec<&'a [f32]>,
 }
 
-impl<'a, E> Floats<'a, E> {
+impl<'a> Floats<'a> {
     /// The head that the queries look at, in all keys and values of a cache.
     #[inline(always)]
-    pub fn new(queries: &'a Queries, cache: &KvLayer, keys: &'a [E], values: &'a [E]) -> Self {
+    pub fn new(queries: &'a Queries, cache: &KvLayer, keys: &'a [f32], values: &'a [f32]) -> Self {
         let head = queries.cache_head();
         Floats {
             keys: &keys[cache.keys_of(head)],
@@ -82,7 +59,7 @@ impl<'a, E> Floats<'a, E> {
     }
 }
 
-impl<E: Element, L: Lanes> Head<L> for Floats<'_, E> {
+impl<L: Lanes> Head<L> for Floats<'_> {
     #[inline(always)]
     unsafe fn scores(&self, chunk: usize, blocks: usize, out: &mut [[f32; CHUNK]]) {
         let mut scores = Scores {
@@ -116,14 +93,14 @@ impl<E: Element, L: Lanes> Head<L> for Floats<'_, E> {
 }
 
 /// Dot products of queries with the keys of a chunk's first blocks.
-struct Scores<'a, E> {
-    head: &'a Floats<'a, E>,
+struct Scores<'a> {
+    head: &'a Floats<'a>,
     chunk: usize,
     blocks: usize,
     out: &'a mut [[f32; CHUNK]],
 }
 
-impl<E: Element, L: Lanes> Tiled<L> for Scores<'_, E> {
+impl<L: Lanes> Tiled<L> for Scores<'_> {
     #[inline(always)]
     fn vectors(&self) -> usize {
         self.blocks
@@ -142,16 +119,14 @@ impl<E: Element, L: Lanes> Tiled<L> for Scores<'_, E> {
         unsafe {
             let mut sums = [[L::splat(0.0); B]; M];
             for d in 0..head.head_dim {
-                // Once for each line, in the order of memory.
-                if M <= FEW && (d * LANES * size_of::<E>()).is_multiple_of(LINE) {
+                // In the order of memory.
+                if M <= FEW {
                     for b in 0..B {
-                        let ahead =
-                            AHEAD * head.head_dim + d * LANES * B + b * LINE / size_of::<E>();
+                        let ahead = AHEAD * head.head_dim + (d * B + b) * LANES;
                         L::prefetch(keys.wrapping_add(ahead).cast());
                     }
                 }
-                let keys: [L; B] =
-                    std::array::from_fn(|b| E::load::<L>(keys.add(b * len + d * LANES)));
+                let keys: [L; B] = std::array::from_fn(|b| L::load(keys.add(b * len + d * LANES)));
                 for (sums, query) in sums.iter_mut().zip(queries) {
                     let query = L::splat(*query.get_unchecked(d));
                     for (sum, key) in sums.iter_mut().zip(keys) {
@@ -170,15 +145,15 @@ impl<E: Element, L: Lanes> Tiled<L> for Scores<'_, E> {
 }
 
 /// Adds the weighted values of a chunk's first positions to the accumulators.
-struct WeightedValues<'a, E> {
-    head: &'a Floats<'a, E>,
+struct WeightedValues<'a> {
+    head: &'a Floats<'a>,
     chunk: usize,
     positions: usize,
     weights: &'a [[f32; CHUNK]],
     partial: &'a mut [f32],
 }
 
-impl<E: Element, L: Lanes> Tiled<L> for WeightedValues<'_, E> {
+impl<L: Lanes> Tiled<L> for WeightedValues<'_> {
     #[inline(always)]
     fn vectors(&self) -> usize {
         self.head.value_width / LANES
@@ -204,15 +179,12 @@ impl<E: Element, L: Lanes> Tiled<L> for WeightedValues<'_, E> {
             for position in 0..self.positions {
                 if M <= FEW {
                     for b in 0..B {
-                        // Once for each line.
-                        if ((d + b * LANES) * size_of::<E>()).is_multiple_of(LINE) {
-                            let at = (position + AHEAD) * width + b * LANES;
-                            L::prefetch(values.wrapping_add(at).cast());
-                        }
+                        let at = (position + AHEAD) * width + b * LANES;
+                        L::prefetch(values.wrapping_add(at).cast());
                     }
                 }
                 let values: [L; B] =
-                    std::array::from_fn(|b| E::load::<L>(values.add(position * width + b * LANES)));
+                    std::array::from_fn(|b| L::load(values.add(position * width + b * LANES)));
                 for (sums, weights) in sums.iter_mut().zip(weights) {
                     let weight = L::splat(*weights.get_unchecked(position));
                     for (sum, value) in sums.iter_mut().zip(values) {

@@ -5,7 +5,7 @@
 //! alone or in a batch, on one thread or many.
 
 mod floats;
-mod int8;
+mod integers;
 mod rotation;
 mod store;
 
@@ -15,7 +15,7 @@ use super::math;
 use crate::engine::AttentionShape;
 use crate::kv::{CHUNK, KEY_BLOCK, KvLayer, Store};
 use floats::Floats;
-use int8::Int8;
+use integers::Integers;
 use rotation::rotate;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -139,9 +139,9 @@ trait Head<L: Lanes> {
 /// The partial results of all queries over the positions of a span, `[query][partial_len]`.
 ///
 /// # Safety
-/// The ISA of `D` and `S`.
+/// The ISA of `W`, `D` and `S`.
 #[inline(always)]
-pub(crate) unsafe fn attend<D: Dots, S: Dots>(
+pub(crate) unsafe fn attend<W: Dots, D: Dots, S: Dots>(
     queries: &Queries,
     cache: &KvLayer,
     span: Span,
@@ -155,16 +155,16 @@ pub(crate) unsafe fn attend<D: Dots, S: Dots>(
                 let head = Floats::new(queries, cache, keys, values);
                 attend_head::<D::Floats>(queries, cache, head, span, partial);
             }
-            Store::F16 { keys, values } => {
-                let head = Floats::new(queries, cache, keys, values);
-                attend_head::<D::Floats>(queries, cache, head, span, partial);
+            Store::Q16(store) => {
+                let head = Integers::<W>::new(queries, cache, store);
+                attend_head::<W::Floats>(queries, cache, head, span, partial);
             }
             Store::Q8(store) => {
-                let head = Int8::<D>::new(queries, cache, store);
+                let head = Integers::<D>::new(queries, cache, store);
                 attend_head::<D::Floats>(queries, cache, head, span, partial);
             }
             Store::K8V4(store) => {
-                let head = Int8::<S>::new(queries, cache, store);
+                let head = Integers::<S>::new(queries, cache, store);
                 attend_head::<S::Floats>(queries, cache, head, span, partial);
             }
         }
@@ -294,7 +294,7 @@ unsafe fn online_softmax<L: Lanes>(
             largest = score.mul(scale).max(largest);
         }
         // Seldom after the first chunks, and a maximum across lanes takes long.
-        let now = if largest.exceeds(*before) {
+        let now = if largest.exceeds(*before + math::EXP2_LARGEST) {
             largest.largest()
         } else {
             *before

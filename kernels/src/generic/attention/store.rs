@@ -1,10 +1,10 @@
 //! Storing keys and values.
 
 use super::rotation::rotate;
-use crate::generic::dots::{LEVELS, STEP};
+use crate::generic::dots::{LEVELS, STEP, WORD, word_range};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
-use crate::kv::{ChunkStore, HeadChunk, Int8Chunk, KEY_BLOCK};
+use crate::kv::{ChunkStore, CodeChunk, HeadChunk, KEY_BLOCK};
 
 /// Stores the key and the value of one position of a chunk.
 ///
@@ -28,31 +28,13 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                 scatter(key, &mut keys[key_at..]);
                 values[position * value_width..][..value.len()].copy_from_slice(value);
             }
-            ChunkStore::F16 { keys, values } => {
-                let keys = &mut keys[key_at..];
-                let values = &mut values[position * value_width..];
-                for from in (0..key.len()).step_by(LANES) {
-                    let len = LANES.min(key.len() - from);
-                    let mut halves = [0u16; LANES];
-                    lanes_at::<L>(key, from).store_f16(halves.as_mut_ptr());
-                    scatter(&halves[..len], &mut keys[from * KEY_BLOCK..]);
-                    let row = &mut values[from..][..LANES];
-                    lanes_at::<L>(value, from).store_f16(row.as_mut_ptr());
-                }
+            ChunkStore::Q16(store) => {
+                store_key::<L, 2>(store, key_width, position, key);
+                store_value::<L, 2>(store, value_width, position, value);
             }
             ChunkStore::Q8(store) => {
-                let in_four = position % STEP;
-                let values = &mut store.values[(position - in_four) * value_width..];
-                store.value_scales[position] = quantize::<L>(
-                    value,
-                    #[inline(always)]
-                    |from, codes| {
-                        for (d, &code) in (from..).zip(codes) {
-                            values[d * STEP + in_four] = code;
-                        }
-                    },
-                );
-                store_key::<L>(store, key_width, position, key);
+                store_key::<L, 1>(store, key_width, position, key);
+                store_value::<L, 1>(store, value_width, position, value);
             }
             ChunkStore::K8V4(store) => {
                 let in_eight = position % (2 * STEP);
@@ -60,8 +42,9 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                 let (in_four, shift) = (in_eight % STEP, in_eight / STEP * 4);
                 let mut value = value.to_vec();
                 rotate(&mut value, rotated);
-                let scale = quantize::<L>(
+                let scale = quantize::<L, 1>(
                     &value,
+                    BYTE,
                     #[inline(always)]
                     |from, codes| {
                         for (d, &code) in (from..).zip(codes) {
@@ -73,39 +56,75 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
                 );
                 // Attention rotates once more, which is `rotated` times the way back.
                 store.value_scales[position] = scale / rotated as f32;
-                store_key::<L>(store, key_width, position, key);
+                store_key::<L, 1>(store, key_width, position, key);
             }
         }
     }
 }
 
-/// Stores an INT8 key.
+/// The largest magnitude of INT8 codes.
+const BYTE: f32 = 127.0;
+
+/// Stores a key with codes of `W` bytes.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
-unsafe fn store_key<L: Lanes>(
-    store: &mut Int8Chunk,
+unsafe fn store_key<L: Lanes, const W: usize>(
+    store: &mut CodeChunk,
     key_width: usize,
     position: usize,
     key: &[f32],
 ) {
     let in_block = position % KEY_BLOCK;
     let keys = &mut store.keys[(position - in_block) * key_width + in_block * STEP..];
+    let range = if W == 1 { BYTE } else { word_range(key.len()) };
     // SAFETY: the caller has the ISA.
     let scale = unsafe {
-        quantize::<L>(
+        quantize::<L, W>(
             key,
+            range,
             #[inline(always)]
-            |from, codes| {
-                let fours = codes.chunks_exact(STEP).take((key_width - from) / STEP);
-                for (four, codes) in (from / STEP..).zip(fours) {
-                    keys[four * KEY_BLOCK * STEP..][..STEP].copy_from_slice(codes);
+            |from, bytes| {
+                let from = from * W / STEP;
+                let fours = bytes.chunks_exact(STEP).take(key_width / STEP - from);
+                for (four, bytes) in (from..).zip(fours) {
+                    keys[four * KEY_BLOCK * STEP..][..STEP].copy_from_slice(bytes);
                 }
             },
         )
     };
     store.key_scales[position] = scale;
+}
+
+/// Stores a value with codes of `W` bytes.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn store_value<L: Lanes, const W: usize>(
+    store: &mut CodeChunk,
+    value_width: usize,
+    position: usize,
+    value: &[f32],
+) {
+    let in_four = position % (STEP / W);
+    let values = &mut store.values[(position - in_four) * value_width + in_four * W..];
+    let range = if W == 1 { BYTE } else { WORD };
+    // SAFETY: the caller has the ISA.
+    let scale = unsafe {
+        quantize::<L, W>(
+            value,
+            range,
+            #[inline(always)]
+            |from, bytes| {
+                for (d, bytes) in (from..).zip(bytes.chunks_exact(W)) {
+                    values[d * STEP..][..W].copy_from_slice(bytes);
+                }
+            },
+        )
+    };
+    store.value_scales[position] = scale;
 }
 
 /// For each INT8 code, as an unsigned byte, the INT4 code of the nearest level.
@@ -135,29 +154,34 @@ fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
     }
 }
 
-/// Quantizes a vector to INT8, 16 codes at a time, and returns the scale. A vector with elements that
-/// are not finite becomes zero.
+/// Quantizes a vector to codes of `W` bytes and magnitudes up to `range`, 16 at a time, and returns the scale.
+/// A vector with elements that are not finite becomes zero.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
-unsafe fn quantize<L: Lanes>(x: &[f32], mut put: impl FnMut(usize, &[i8; LANES])) -> f32 {
+unsafe fn quantize<L: Lanes, const W: usize>(
+    x: &[f32],
+    range: f32,
+    mut put: impl FnMut(usize, &[i8]),
+) -> f32 {
     // SAFETY: the caller has the ISA.
     let (largest, finite) = unsafe { largest_magnitude::<L>(x) };
     let usable = finite && largest >= SMALLEST;
-    let inverse = if usable { 127.0 / largest } else { 0.0 };
+    let inverse = if usable { range / largest } else { 0.0 };
     for from in (0..x.len()).step_by(LANES) {
-        let mut codes = [0i8; LANES];
+        let mut codes = [0i8; 2 * LANES];
         if usable {
-            // SAFETY: the caller has the ISA; 16 codes.
+            // SAFETY: the caller has the ISA; 16 codes of one or two bytes.
             unsafe {
-                let part = lanes_at::<L>(x, from);
-                part.mul(L::splat(inverse))
-                    .round()
-                    .store_i8(codes.as_mut_ptr());
+                let part = lanes_at::<L>(x, from).mul(L::splat(inverse)).round();
+                match W {
+                    1 => part.store_i8(codes.as_mut_ptr()),
+                    _ => part.store_i16(codes.as_mut_ptr().cast()),
+                }
             }
         }
-        put(from, &codes);
+        put(from, &codes[..W * LANES]);
     }
-    if usable { largest / 127.0 } else { 0.0 }
+    if usable { largest / range } else { 0.0 }
 }

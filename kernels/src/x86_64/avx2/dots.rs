@@ -1,6 +1,7 @@
-//! Dot products by `vpmaddwd`, with multipliers of 16 bits, and by `vpmaddubsw`, with bytes.
+//! Dot products by `vpmaddwd`, with multipliers of 16 bits, with codes of 16 bits, too, and by `vpmaddubsw`, with bytes.
 
-use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, four_bytes, words_at};
+use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, WORD, four_bytes, words_at};
+use crate::generic::lanes::Lanes;
 use crate::x86_64::ymm::{Ymm, load_bytes, load_levels};
 use std::arch::x86_64::*;
 
@@ -24,7 +25,7 @@ impl Dots for Long {
     #[inline(always)]
     unsafe fn put(x: Ymm, to: &mut Multipliers) {
         // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), x.to_words()) };
+        unsafe { x.store_i16(to.as_mut_ptr().cast()) };
     }
 
     #[inline(always)]
@@ -138,5 +139,48 @@ impl Dots for Short {
             let keys = [_mm256_sign_epi8(a, x), _mm256_sign_epi8(b, x)];
             self.add([_mm256_abs_epi8(x); 2], keys)
         }
+    }
+}
+
+/// Lanes 0 to 7 and 8 to 15, of codes of 16 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Words([__m256i; 2]);
+
+// SAFETY of every block below: as above.
+impl Dots for Words {
+    const QUERIES: usize = 6;
+    const LARGEST: f32 = WORD;
+    const ELEMENTS: usize = 2;
+    type Floats = Ymm;
+    type Bytes = [__m256i; 2];
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        Words([unsafe { _mm256_setzero_si256() }; 2])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe { load_bytes(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, multipliers: *const i8, codes: [__m256i; 2]) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm256_set1_epi32(four_bytes(multipliers));
+            Words([
+                _mm256_add_epi32(self.0[0], _mm256_madd_epi16(codes[0], x)),
+                _mm256_add_epi32(self.0[1], _mm256_madd_epi16(codes[1], x)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Ymm {
+        // SAFETY: as above.
+        unsafe { Ymm::of_integers(self.0[0], self.0[1]) }
     }
 }

@@ -7,4 +7,10 @@ mod peak;
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
 
-crate::generic::ops_table!(super::ymm::Ymm, dots::Long, dots::Short, "avx2,fma,f16c");
+crate::generic::ops_table!(
+    super::ymm::Ymm,
+    dots::Words,
+    dots::Long,
+    dots::Short,
+    "avx2,fma,f16c"
+);

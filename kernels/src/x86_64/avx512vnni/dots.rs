@@ -1,8 +1,8 @@
-//! Dot products by 512-bit `vpdpbusd` (unsigned × signed bytes).
+//! Dot products by 512-bit `vpdpbusd` (unsigned × signed bytes) and `vpdpwssd` (words).
 
 use super::lanes::Zmm;
 use crate::generic::dots::{
-    Dots, LEVELS, LONG, Multipliers, SHORT, digits, four_bytes, put_digits, put_signed_digits,
+    Dots, LEVELS, LONG, Multipliers, SHORT, WORD, digits, four_bytes, put_digits, put_signed_digits,
 };
 use std::arch::x86_64::*;
 
@@ -179,5 +179,45 @@ impl Dots for Short {
             let x = _mm512_set1_epi32(four_bytes(multipliers));
             Short(_mm512_dpbusd_epi32(self.0, keys, x))
         }
+    }
+}
+
+/// All lanes, of codes of 16 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Words(__m512i);
+
+// SAFETY of every block below: as above.
+impl Dots for Words {
+    const QUERIES: usize = 6;
+    const LARGEST: f32 = WORD;
+    const ELEMENTS: usize = 2;
+    type Floats = Zmm;
+    type Bytes = __m512i;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as above.
+        Words(unsafe { _mm512_setzero_si512() })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { Long::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, multipliers: *const i8, codes: __m512i) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm512_set1_epi32(four_bytes(multipliers));
+            Words(_mm512_dpwssd_epi32(self.0, codes, x))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(self) -> Zmm {
+        // SAFETY: as above.
+        unsafe { Zmm::of_integers(self.0) }
     }
 }

@@ -49,24 +49,18 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u16) -> Self {
-        // SAFETY: as above.
-        Zmm(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
-    }
-
-    #[inline(always)]
-    unsafe fn store_f16(self, to: *mut u16) {
-        // SAFETY: as above.
-        unsafe {
-            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
-            _mm256_storeu_si256(to.cast(), halves);
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: as above.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: as above.
+        unsafe {
+            let words = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(self.0));
+            _mm256_storeu_si256(to.cast(), words);
+        }
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ pub(crate) use peak::PEAK;
 
 crate::generic::ops_table!(
     lanes::Zmm,
+    dots::Words,
     dots::Long,
     dots::Short,
     "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"

@@ -7,4 +7,4 @@ mod peak;
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
 
-crate::generic::ops_table!(from super::avx2::OPS, dots::Long, dots::Short, "avx2,fma,f16c,avxvnni");
+crate::generic::ops_table!(from super::avx2::OPS, dots::Words, dots::Long, dots::Short, "avx2,fma,f16c,avxvnni");

@@ -105,28 +105,6 @@ impl Lanes for Ymm {
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u16) -> Self {
-        // SAFETY: as above.
-        unsafe {
-            Ymm(
-                _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
-                _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
-            )
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_f16(self, to: *mut u16) {
-        // SAFETY: as above.
-        unsafe {
-            let low = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
-            let high = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1);
-            _mm_storeu_si128(to.cast(), low);
-            _mm_storeu_si128(to.add(8).cast(), high);
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: as above.
         unsafe {
@@ -137,6 +115,12 @@ impl Lanes for Ymm {
             );
             _mm_storeu_si128(to.cast(), bytes);
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.cast(), self.to_words()) };
     }
 
     #[inline(always)]

@@ -1,13 +1,13 @@
-//! Attention over INT8 keys, and values of INT8 or INT4, by integer dot products.
+//! Attention over keys of INT16 or INT8, and values of INT16, INT8 or INT4, by integer dot products.
 //!
-//! Queries and weights become integers of up to 16256, so that their rounding is far below that of INT8 keys
-//! and values; with INT4 values, of up to 127.
+//! Queries and weights become integers: of 16 bits like INT16 keys and values, of up to 16256, whose rounding
+//! is far below that of INT8 keys and values, or, with INT4 values, of up to 127.
 
 use super::{AHEAD, Head, Queries, Tiled, load_chunk, partial_len, row_of_tiles};
 use crate::generic::dots::{BYTES, Dots, Multipliers, STEP};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
-use crate::kv::{CHUNK, Int8Store, KEY_BLOCK, KvLayer};
+use crate::kv::{CHUNK, CodeStore, KEY_BLOCK, KvLayer};
 use std::array::{from_mut, from_ref};
 use std::marker::PhantomData;
 
@@ -30,8 +30,7 @@ impl Query {
         unsafe {
             let (largest, finite) = largest_magnitude::<D::Floats>(x);
             let usable = finite && largest >= SMALLEST;
-            // Sums stay within 32 bits: less only beyond 1024 dimensions (long multipliers).
-            let range = D::LARGEST.min((i32::MAX as usize / (128 * x.len())) as f32);
+            let range = D::range(x.len());
             let mut totals = [D::Floats::splat(0.0); 2];
             if usable {
                 let inverse = D::Floats::splat(range / largest);
@@ -122,13 +121,14 @@ impl ChunkWeights {
 }
 
 /// Keys and values of one head, and the queries that look at them.
-pub(super) struct Int8<'a, D> {
+pub(super) struct Integers<'a, D> {
     keys: &'a [i8],
     values: &'a [i8],
     key_scales: &'a [f32],
     value_scales: &'a [f32],
     head_dim: usize,
     key_width: usize,
+    value_width: usize,
     /// Dimensions of a value, padded.
     value_dims: usize,
     queries: Vec<Query>,
@@ -138,13 +138,13 @@ pub(super) struct Int8<'a, D> {
     dots: PhantomData<D>,
 }
 
-impl<'a, D: Dots> Int8<'a, D> {
+impl<'a, D: Dots> Integers<'a, D> {
     /// The head that the queries look at.
     ///
     /// # Safety
     /// The ISA of `D`.
     #[inline(always)]
-    pub unsafe fn new(queries: &Queries, cache: &KvLayer, store: &'a Int8Store) -> Self {
+    pub unsafe fn new(queries: &Queries, cache: &KvLayer, store: &'a CodeStore) -> Self {
         let head = queries.cache_head();
         let (count, vectors) = (queries.count(), cache.head_dim.div_ceil(LANES));
         let mut multipliers = vec![Multipliers::default(); count * vectors];
@@ -153,14 +153,15 @@ impl<'a, D: Dots> Int8<'a, D> {
             // SAFETY: the caller has the ISA.
             integers.push(unsafe { Query::new::<D>(queries.query(m), multipliers) });
         }
-        Int8 {
+        Integers {
             keys: &store.keys[cache.keys_of(head)],
             values: &store.values[cache.values_of(head)],
             key_scales: &store.key_scales[cache.scales_of(head)],
             value_scales: &store.value_scales[cache.scales_of(head)],
             head_dim: cache.head_dim,
             key_width: cache.key_width,
-            value_dims: D::STEPS * cache.value_width,
+            value_width: cache.value_width,
+            value_dims: cache.value_width * D::STEPS * D::ELEMENTS / STEP,
             queries: integers,
             multipliers,
             weights: vec![ChunkWeights::default(); count],
@@ -197,7 +198,7 @@ impl<'a, D: Dots> Int8<'a, D> {
     }
 }
 
-impl<D: Dots> Head<D::Floats> for Int8<'_, D> {
+impl<D: Dots> Head<D::Floats> for Integers<'_, D> {
     #[inline(always)]
     unsafe fn scores(&self, chunk: usize, blocks: usize, out: &mut [[f32; CHUNK]]) {
         let mut scores = Scores {
@@ -251,7 +252,7 @@ impl<D: Dots> Head<D::Floats> for Int8<'_, D> {
 
 /// Dot products of queries with the keys of a chunk's first blocks.
 struct Scores<'a, D> {
-    head: &'a Int8<'a, D>,
+    head: &'a Integers<'a, D>,
     chunk: usize,
     blocks: usize,
     out: &'a mut [[f32; CHUNK]],
@@ -316,7 +317,7 @@ impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
 
 /// Adds the weighted values of a chunk's first positions to the accumulators.
 struct WeightedValues<'a, D> {
-    head: &'a Int8<'a, D>,
+    head: &'a Integers<'a, D>,
     chunk: usize,
     positions: usize,
     partial: &'a mut [f32],
@@ -332,18 +333,18 @@ impl<D: Dots> Tiled<D::Floats> for WeightedValues<'_, D> {
     unsafe fn tile<const M: usize, const B: usize>(&mut self, first: usize, vector: usize) {
         let head = self.head;
         let d = vector * LANES;
-        let dims = head.value_dims;
+        let (width, dims) = (head.value_width, head.value_dims);
         let stride = partial_len(head.head_dim);
-        let rows = self.positions.div_ceil(D::STEPS * STEP);
-        let values = &head.values[self.chunk * dims / D::STEPS..][..rows * STEP * dims];
-        let ahead = values.as_ptr().wrapping_add(AHEAD * dims / D::STEPS);
+        let rows = self.positions.div_ceil(D::STEPS * D::ELEMENTS);
+        let values = &head.values[self.chunk * width..][..rows * STEP * dims];
+        let ahead = values.as_ptr().wrapping_add(AHEAD * width);
         let values = values[d * STEP..].as_ptr();
         let out = &mut self.partial[first * stride..][..M * stride];
         let out = out[d..].as_mut_ptr();
         let weights: &[ChunkWeights; M] = head.weights[first..first + M]
             .try_into()
             .expect("as many queries");
-        // SAFETY: rows of `dims` fours for each `D::STEPS` steps; accumulators of `dims` floats.
+        // SAFETY: rows of `dims` times four bytes for each `D::STEPS` steps; accumulators of `dims` floats.
         unsafe {
             let mut sums = [[D::zero(); B]; M];
             for row in 0..rows {
