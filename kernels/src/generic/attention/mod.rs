@@ -188,7 +188,8 @@ unsafe fn attend_head<L: Lanes>(
         state.fill(0.0);
         state[stride - 2] = f32::NEG_INFINITY;
     }
-    let seen = (0..count).map(|m| queries.visible(m));
+    let visible: Vec<Range<usize>> = (0..count).map(|m| queries.visible(m)).collect();
+    let seen = visible.iter().cloned();
     let seen = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
     let seen = seen.unwrap_or(0..0);
     let (first, end) = (span.from.max(seen.start), span.to.min(seen.end));
@@ -199,11 +200,10 @@ unsafe fn attend_head<L: Lanes>(
         // SAFETY: the caller has the ISA.
         unsafe {
             head.scores(chunk, positions.div_ceil(KEY_BLOCK), &mut scores);
-            for (m, scores) in scores.iter_mut().enumerate() {
-                let visible = queries.visible(m);
+            let states = partial.chunks_exact_mut(stride);
+            for ((scores, state), visible) in scores.iter_mut().zip(states).zip(&visible) {
                 let from = visible.start.max(span.from).clamp(chunk, chunk + CHUNK) - chunk;
                 let to = visible.end.min(span.to).clamp(chunk, chunk + CHUNK) - chunk;
-                let state = &mut partial[m * stride..][..stride];
                 online_softmax::<L>(queries.shape, scores, from..to.max(from), state);
             }
             head.add_values(chunk, positions, &scores, partial);
@@ -339,10 +339,13 @@ unsafe fn load_chunk<L: Lanes>(x: &[f32; CHUNK]) -> [L; CHUNK / LANES] {
     )
 }
 
-/// Replaces what lies outside `seen`.
+/// Replaces what lies outside `seen`: all elements alike, in whole vectors.
+#[inline(always)]
 fn hide(chunk: &mut [f32; CHUNK], seen: &Range<usize>, by: f32) {
-    chunk[..seen.start].fill(by);
-    chunk[seen.end..].fill(by);
+    let (start, end) = (seen.start as u32, seen.end as u32);
+    for (i, x) in (0..).zip(chunk) {
+        *x = if start <= i && i < end { *x } else { by };
+    }
 }
 
 /// Merges the partial results of one query, in order of their spans and `step` floats apart, into its
