@@ -236,8 +236,7 @@ mod held {
             for _ in 0..3 {
                 on_both(pool, |caller| {
                     if !caller {
-                        let other = cores[usize::from(core() == cores[0])];
-                        wait_for(other);
+                        wait_for(cores[0]);
                     }
                 });
             }

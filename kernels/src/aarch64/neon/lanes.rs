@@ -2,7 +2,6 @@
 
 use crate::generic::lanes::Lanes;
 use std::arch::aarch64::*;
-use std::arch::asm;
 
 /// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
 #[derive(Clone, Copy)]

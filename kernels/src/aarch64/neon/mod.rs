@@ -6,7 +6,7 @@ mod matmul;
 mod peak;
 mod smlal;
 
-pub(in crate::aarch64) use dots::Short;
+pub(in crate::aarch64) use dots::{Short, Words};
 pub(in crate::aarch64) use lanes::Quads;
 pub(crate) use matmul::MATMUL;
 pub(crate) use peak::PEAK;
