@@ -1,6 +1,6 @@
 //! Which cores a thread may run on, asked of and told to the operating system.
 
-/// A thread of this process, which lives as long as it is spoken of.
+/// A thread of this process, to be spoken of only while it lives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread(system::Id);
 
@@ -32,7 +32,6 @@ impl Thread {
         let before = system::allowed_cores(self.0)?;
         system::hold(self.0, &[here]).then_some(Brought {
             thread: self,
-            here,
             before,
         })
     }
@@ -41,18 +40,11 @@ impl Thread {
 /// A thread that is held to another's core, see [`Thread::bring_here`].
 pub(crate) struct Brought {
     thread: Thread,
-    here: usize,
     before: Vec<usize>,
 }
 
 impl Drop for Brought {
     fn drop(&mut self) {
-        // Away from here first: where it was allowed to be here, it might stay.
-        let mut elsewhere = self.before.clone();
-        elsewhere.retain(|&core| core != self.here);
-        if !elsewhere.is_empty() {
-            system::hold(self.thread.0, &elsewhere);
-        }
         system::hold(self.thread.0, &self.before);
     }
 }
@@ -87,8 +79,9 @@ mod system {
     const WORD: usize = libc::c_ulong::BITS as usize;
 
     pub fn current_thread() -> Option<Id> {
-        // SAFETY: no arguments, and always a thread to name.
-        Some(unsafe { libc::gettid() })
+        // SAFETY: no arguments, and always a thread to name. Not by `gettid`, which older C libraries lack.
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+        Id::try_from(thread).ok()
     }
 
     pub fn current_core() -> Option<usize> {
@@ -126,7 +119,7 @@ mod system {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
     /// There are none.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug)]
     pub enum Id {
         Calling,
     }

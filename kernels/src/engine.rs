@@ -8,16 +8,19 @@ use crate::kv::{CHUNK, HeadChunk, KvLayer};
 use crate::matmul::{self, MatmulKernels};
 use crate::packing::PackedMatrix;
 use crate::pool::ThreadPool;
+use std::sync::Arc;
 
 /// Runs operations with the kernels of one instruction set on one thread pool.
 ///
 /// Matrices of floats are row-major slices, `[row][column]`; a row is a token unless said
 /// otherwise. Lengths that do not fit together panic: they are bugs of the caller, never of a file.
+/// Clones share the threads.
+#[derive(Clone)]
 pub struct Engine {
     isa: Isa,
     matmul: &'static MatmulKernels,
     ops: &'static Ops,
-    pool: ThreadPool,
+    pool: Arc<ThreadPool>,
 }
 
 /// The input of a matmul: `rows` of `cols` floats, and the same quantized when any weight needs it.
@@ -80,7 +83,7 @@ impl Engine {
             isa,
             matmul: matmul::kernels(isa),
             ops: generic::ops(isa),
-            pool,
+            pool: Arc::new(pool),
         }
     }
 

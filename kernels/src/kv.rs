@@ -13,7 +13,7 @@ pub(crate) const KEY_BLOCK: usize = 16;
 pub(crate) const CHUNK: usize = 64;
 
 /// Bytes of a cache line.
-pub(crate) const LINE: usize = 64;
+const LINE: usize = 64;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -21,7 +21,7 @@ pub enum KvKind {
     /// IEEE 754 binary32: for reference runs.
     F32,
     /// INT16 with one f32 scale per position and head: hardly less exact than binary16 would be, and read by
-    /// integer dot products, too.
+    /// integer dot products, as the kinds below. A vector with elements that are not finite counts as zero.
     #[default]
     Q16,
     /// INT8 with one f32 scale per position and head.

@@ -26,6 +26,12 @@ const SPINS: u32 = 4000;
 /// A task that takes so many times as long as others of its run is taken to have lost its core.
 const PATIENCE: u32 = 2;
 
+/// Longer than any task.
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+
+/// How long after one look at who is late the next one is.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
 /// A task as the caller of [`ThreadPool::run`] passes it.
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
@@ -56,7 +62,8 @@ impl ThreadPool {
 
     /// [`ThreadPool::new`] with thread `i` held to core `cores[i % cores.len()]`; thread 0 is the
     /// one that calls this function: it is held to its core, and whatever it starts inherits that,
-    /// until it drops the pool. Cores that the system does not grant are no error, see
+    /// until it drops the pool. Threads may change places. One pool at a time: a second one of the
+    /// same thread would find it held. Cores that the system does not grant are no error, see
     /// [`ThreadPool::unpinned_cores`]. An empty list holds nothing anywhere.
     pub fn with_affinity(threads: usize, cores: &[usize]) -> ThreadPool {
         let threads = threads.clamp(1, MAX_THREADS);
@@ -240,10 +247,10 @@ struct Shared {
     leaving: Mutex<()>,
     left: Condvar,
     spins: u32,
-    /// The caller of the run is the thread of lane 0.
+    /// The caller of the run is the thread of lane 0, and held to a core like all others.
     caller_is_held: AtomicBool,
-    /// Held while a helper changes places with the caller: two at once would end up in the same place.
-    places: Mutex<()>,
+    /// The last run in which a helper changed places with the caller; held while one does.
+    places: Mutex<u64>,
 }
 
 /// A thread's share of the tasks: `next..end`, taken from the front by anyone.
@@ -266,9 +273,12 @@ struct Part {
 }
 
 impl Part {
-    /// How long from its end, which was by `waiting`, others may take for a task.
+    /// How long from its end, which was by `waiting`, others may take for a task. For ever if this thread did
+    /// none.
     fn patience(&self, waiting: Instant) -> Duration {
-        (waiting - self.start) / self.tasks.max(1) * PATIENCE
+        let all = waiting - self.start;
+        all.checked_div(self.tasks)
+            .map_or(FOR_EVER, |task| task * PATIENCE)
     }
 }
 
@@ -297,7 +307,7 @@ impl Shared {
             left: Condvar::new(),
             spins,
             caller_is_held: AtomicBool::new(false),
-            places: Mutex::new(()),
+            places: Mutex::new(0),
         }
     }
 
@@ -327,16 +337,20 @@ impl Shared {
         self.state.fetch_and(!OPEN, Ordering::Relaxed);
         let joined = || self.state.load(Ordering::Acquire) & JOINED;
         if let Err(patience) = self.spin_after(&part, || joined() == 0) {
-            let others_work = |_: &mut ()| joined() > 0;
-            let leaving = lock(&self.leaving);
+            let mut leaving = lock(&self.leaving);
             self.state.fetch_or(CALLER_WAITS, Ordering::Relaxed);
-            let (leaving, waited) = self
-                .left
-                .wait_timeout_while(leaving, patience, others_work)
-                .unwrap_or_else(PoisonError::into_inner);
-            let brought = waited.timed_out().then(|| self.bring_last());
-            let leaving = self.left.wait_while(leaving, others_work);
-            drop((leaving, brought));
+            // Where threads are held nowhere, the system finds a core for one that is late.
+            let held = self.caller_is_held.load(Ordering::Relaxed);
+            let (mut patience, mut brought) = (if held { patience } else { FOR_EVER }, None);
+            while joined() > 0 {
+                let waited = self.left.wait_timeout(leaving, patience);
+                let (guard, time) = waited.unwrap_or_else(PoisonError::into_inner);
+                leaving = guard;
+                if time.timed_out() {
+                    brought = brought.or_else(|| self.bring_last());
+                    patience = brought.as_ref().map_or(LOOK_AGAIN, |_| FOR_EVER);
+                }
+            }
         }
         lock(&self.panic).take()
     }
@@ -401,7 +415,7 @@ impl Shared {
             is_news
         };
         if let Err(patience) = self.spin_after(part, &mut look) {
-            let mut patience = (part.tasks > 0).then_some(patience);
+            let mut patience = Some(patience);
             let asleep = &self.lanes[index].asleep;
             asleep.store(true, Ordering::SeqCst);
             while !look() {
@@ -460,12 +474,15 @@ impl Shared {
         }
     }
 
-    /// Changes places with the caller of `run` if it works still, which has lost its core, then.
+    /// Changes places with the caller of `run` if it works still, which has lost its core, then. Once in a run:
+    /// where the caller is then, another helper has nothing better to offer.
     fn take_the_callers_place(&self, run: u64) {
-        if let Ok(_places) = self.places.try_lock()
+        if let Ok(mut last) = self.places.try_lock()
+            && *last != run
             && self.caller_works_on(run)
             && let Some(caller) = self.lanes[0].thread.get()
         {
+            *last = run;
             caller.change_places();
         }
     }

@@ -322,24 +322,28 @@ fn cache_sizes_count_padding_and_scales() {
     assert!("q4".parse::<KvKind>().is_err());
 }
 
-/// Every code of an INT8 cache, and every key of the other, at an end of its range, and all products of a score of one sign: sums
-/// are as large as they can be.
+/// Codes at the ends of their ranges, and all products of a score, or of all weights with the values of a
+/// dimension, of one sign: sums are as large as they can be.
 #[test]
 fn sums_at_the_ends_of_their_range() {
     for (heads, head_dim) in [(1, 256), (3, 64), (6, 24), (1, 1200)] {
-        let mut case = Case::new(shape(heads, 1, head_dim), 150);
-        for (index, x) in case.keys.iter_mut().enumerate() {
-            *x = [0.02, -0.02][index / head_dim % 2];
+        for alike in [false, true] {
+            let mut case = Case::new(shape(heads, 1, head_dim), 150);
+            for (index, x) in case.keys.iter_mut().enumerate() {
+                let odd = !alike && index / head_dim % 2 == 1;
+                *x = if odd { -0.02 } else { 0.02 };
+            }
+            for (index, x) in case.values.iter_mut().enumerate() {
+                let odd = !alike && index / head_dim % 2 == 1;
+                *x = if odd == (index % 2 == 0) { -3.0 } else { 3.0 };
+            }
+            for (index, x) in case.queries.iter_mut().enumerate() {
+                // The second is an integer whose lower byte is at its end, too.
+                let size = [2.0, 2.0 * 16192.0 / 16256.0][index % 2];
+                *x = [size, -size][index / head_dim % 2];
+            }
+            check(&case, 0);
         }
-        for (index, x) in case.values.iter_mut().enumerate() {
-            *x = [3.0, -3.0][(index + index / head_dim) % 2];
-        }
-        for (index, x) in case.queries.iter_mut().enumerate() {
-            // The second is an integer whose lower byte is at its end, too.
-            let size = [2.0, 2.0 * 16192.0 / 16256.0][index % 2];
-            *x = [size, -size][index / head_dim % 2];
-        }
-        check(&case, 0);
     }
 }
 
@@ -453,7 +457,7 @@ fn many_small_weights_count_for_their_sum() {
     }
 }
 
-/// Scores whose rounding is larger than the range of exponentials: weights stay between 0 and 1.
+/// Scores whose rounding is larger than the range of exponentials: weights stay within it.
 #[test]
 fn enormous_scores_give_averages_and_the_same_bits() {
     for size in [1e12f32, 1e20] {

@@ -18,8 +18,7 @@ pub struct EvalOptions {
     pub window: usize,
     /// The most windows; `None`: the whole text.
     pub windows: Option<usize>,
-    /// How keys and values are stored; a reference has F16 where the model has integers, so that what
-    /// those cost shows.
+    /// How keys and values are stored; a reference has F32, so that what others cost shows.
     pub kv: KvKind,
 }
 

@@ -87,6 +87,9 @@ pub(crate) trait Dots: Copy {
     /// Steps of values that [`BYTES`] hold: two of INT4, else one.
     const STEPS: usize = 1;
 
+    /// Whether [`Dots::signed_zero`] needs the sum of the multipliers.
+    const NEEDS_TOTAL: bool = false;
+
     /// The same lanes as floats.
     type Floats: Lanes;
 

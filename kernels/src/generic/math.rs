@@ -172,6 +172,6 @@ mod tests {
     #[test]
     fn exponentials_are_as_close_as_they_say() {
         assert!(error(exp, f64::exp, -87..88) < 2e-7);
-        assert!(error(exp2, f64::exp2, -126..0) < 2e-7);
+        assert!(error(exp2, f64::exp2, -126..EXP2_LARGEST as i32) < 2e-7);
     }
 }

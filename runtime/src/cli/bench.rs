@@ -8,6 +8,7 @@ use crate::format::ModelFile;
 use crate::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// One measurement.
 #[derive(Serialize)]
@@ -59,11 +60,9 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let bar = ProgressBar::new(steps as u64).with_style(style.expect("a valid template"));
     let mut rows = vec![];
     for &threads in &threads {
-        let mut models = vec![];
-        for path in &args.model {
-            let engine = load::engine_of(threads, args.affinity)?;
-            models.push(Model::new(ModelFile::open(path)?, engine)?);
-        }
+        let engine = load::engine_of(threads, args.affinity)?;
+        let model = |path: &PathBuf| Model::new(ModelFile::open(path)?, engine.clone());
+        let models: Vec<Model> = args.model.iter().map(model).collect::<Result<_, _>>()?;
         let roofline = models.first().filter(|_| args.roofline);
         let roofline = roofline.map(|model| Roofline::measure(model.engine()));
         for &test in &tests {

@@ -12,7 +12,6 @@ use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::pool::{self, ThreadPool};
 use kinglet_kernels::topology::Topology;
-use std::path::Path;
 
 /// The default context where the model would allow more.
 const CONTEXT: usize = 4096;
@@ -34,11 +33,6 @@ pub fn decoder(args: &ModelArgs) -> Result<Model, CliError> {
     let model = model(args)?;
     model.check_decoder()?;
     Ok(model)
-}
-
-/// Opens a second model with the same number of threads.
-pub fn other_model(path: &Path, args: &EngineArgs) -> Result<Model, CliError> {
-    Ok(Model::new(ModelFile::open(path)?, engine(args)?)?)
 }
 
 fn engine(args: &EngineArgs) -> Result<Engine, CliError> {

@@ -145,7 +145,7 @@ pub(crate) struct Words([int32x4_t; 8]);
 
 // SAFETY of every block below: as above.
 impl Dots for Words {
-    const QUERIES: usize = 3;
+    const QUERIES: usize = 2;
     const LARGEST: f32 = WORD;
     const ELEMENTS: usize = 2;
     type Floats = Quads;

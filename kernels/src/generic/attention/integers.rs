@@ -37,11 +37,17 @@ impl Query {
                 for (i, to) in multipliers.iter_mut().enumerate() {
                     let part = lanes_at::<D::Floats>(x, i * LANES);
                     let [high, low] = D::signed_put(part.mul(inverse).round(), to);
-                    totals = [totals[0].add(high), totals[1].add(low)];
+                    if D::NEEDS_TOTAL {
+                        totals = [totals[0].add(high), totals[1].add(low)];
+                    }
                 }
             }
+            let total = match D::NEEDS_TOTAL {
+                true => [totals[0].sum() as i32, totals[1].sum() as i32],
+                false => [0; 2],
+            };
             Query {
-                total: [totals[0].sum() as i32, totals[1].sum() as i32],
+                total,
                 scale: match (finite, usable) {
                     (false, _) => f32::NAN,
                     (true, false) => 0.0,

@@ -62,6 +62,10 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
     }
 }
 
+/// Vectors with larger elements become zero: their scale times a weight of attention, which is up to 2 to the
+/// power of 8, might not be finite.
+const LARGEST: f32 = f32::MAX / 256.0;
+
 /// The largest magnitude of INT8 codes.
 const BYTE: f32 = 127.0;
 
@@ -77,7 +81,8 @@ unsafe fn store_key<L: Lanes, const W: usize>(
     key: &[f32],
 ) {
     let in_block = position % KEY_BLOCK;
-    let keys = &mut store.keys[(position - in_block) * key_width + in_block * STEP..];
+    let block = (position - in_block) * key_width;
+    let block = &mut store.keys[block..][..KEY_BLOCK * key_width];
     let range = if W == 1 { BYTE } else { word_range(key.len()) };
     // SAFETY: the caller has the ISA.
     let scale = unsafe {
@@ -86,10 +91,10 @@ unsafe fn store_key<L: Lanes, const W: usize>(
             range,
             #[inline(always)]
             |from, bytes| {
-                let from = from * W / STEP;
-                let fours = bytes.chunks_exact(STEP).take(key_width / STEP - from);
-                for (four, bytes) in (from..).zip(fours) {
-                    keys[four * KEY_BLOCK * STEP..][..STEP].copy_from_slice(bytes);
+                let lines = block.chunks_exact_mut(KEY_BLOCK * STEP);
+                let lines = lines.skip(from * W / STEP);
+                for (line, bytes) in lines.zip(bytes.chunks_exact(STEP)) {
+                    line[in_block * STEP..][..STEP].copy_from_slice(bytes);
                 }
             },
         )
@@ -109,7 +114,7 @@ unsafe fn store_value<L: Lanes, const W: usize>(
     value: &[f32],
 ) {
     let in_four = position % (STEP / W);
-    let values = &mut store.values[(position - in_four) * value_width + in_four * W..];
+    let values = &mut store.values[(position - in_four) * value_width..];
     let range = if W == 1 { BYTE } else { WORD };
     // SAFETY: the caller has the ISA.
     let scale = unsafe {
@@ -118,8 +123,9 @@ unsafe fn store_value<L: Lanes, const W: usize>(
             range,
             #[inline(always)]
             |from, bytes| {
-                for (d, bytes) in (from..).zip(bytes.chunks_exact(W)) {
-                    values[d * STEP..][..W].copy_from_slice(bytes);
+                let fours = values[from * STEP..].chunks_exact_mut(STEP);
+                for (four, bytes) in fours.zip(bytes.chunks_exact(W)) {
+                    four[in_four * W..][..W].copy_from_slice(bytes);
                 }
             },
         )
@@ -147,7 +153,7 @@ const NEAREST: [u8; 256] = {
 };
 
 /// Puts the dimensions of a key into a block.
-fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
+fn scatter(key: &[f32], block: &mut [f32]) {
     debug_assert!(block.len() > (key.len() - 1) * KEY_BLOCK);
     for (place, &x) in block.iter_mut().step_by(KEY_BLOCK).zip(key) {
         *place = x;
@@ -155,7 +161,7 @@ fn scatter<E: Copy>(key: &[E], block: &mut [E]) {
 }
 
 /// Quantizes a vector to codes of `W` bytes and magnitudes up to `range`, 16 at a time, and returns the scale.
-/// A vector with elements that are not finite becomes zero.
+/// A vector with elements that are not finite, or beyond [`LARGEST`], becomes zero.
 ///
 /// # Safety
 /// The ISA of `L`.
@@ -167,7 +173,7 @@ unsafe fn quantize<L: Lanes, const W: usize>(
 ) -> f32 {
     // SAFETY: the caller has the ISA.
     let (largest, finite) = unsafe { largest_magnitude::<L>(x) };
-    let usable = finite && largest >= SMALLEST;
+    let usable = finite && (SMALLEST..LARGEST).contains(&largest);
     let inverse = if usable { range / largest } else { 0.0 };
     for from in (0..x.len()).step_by(LANES) {
         let mut codes = [0i8; 2 * LANES];

@@ -18,6 +18,7 @@ pub(crate) struct Long {
 impl Dots for Long {
     const QUERIES: usize = 3;
     const LARGEST: f32 = LONG;
+    const NEEDS_TOTAL: bool = true;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
 
@@ -128,6 +129,7 @@ impl Dots for Short {
     const QUERIES: usize = 6;
     const LARGEST: f32 = SHORT;
     const STEPS: usize = 2;
+    const NEEDS_TOTAL: bool = true;
     type Floats = Ymm;
     type Bytes = [__m256i; 2];
 

@@ -75,7 +75,7 @@ unsafe fn exp2_integer(x: __m256) -> __m256 {
     }
 }
 
-// SAFETY of every block below: the trait demands AVX2, FMA and F16C of the caller, and memory that
+// SAFETY of every block below: the trait demands AVX2 and FMA of the caller, and memory that
 // is good for 16 elements.
 impl Lanes for Ymm {
     #[inline(always)]
