@@ -13,6 +13,10 @@ pub(crate) trait Lanes: Copy {
     /// Whether the 16 lanes are one register, and so many values fit the registers.
     const WIDE: bool = false;
 
+    /// Whether dot products take the two INT16 of a lane from the halves of a line, each with one of every
+    /// lane, and not from the lane.
+    const HALVES: bool = false;
+
     /// Asks for a line that will be read: any address will do.
     fn prefetch(_line: *const u8) {}
 

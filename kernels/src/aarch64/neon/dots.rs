@@ -139,13 +139,13 @@ impl Dots for Short {
     }
 }
 
-/// One lane each, of two sums that belong together, of codes of 16 bits.
+/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15, of codes of 16 bits.
 #[derive(Clone, Copy)]
-pub(crate) struct Words([int32x4_t; 8]);
+pub(crate) struct Words([int32x4_t; 4]);
 
 // SAFETY of every block below: as above.
 impl Dots for Words {
-    const QUERIES: usize = 2;
+    const QUERIES: usize = 6;
     const LARGEST: f32 = WORD;
     const ELEMENTS: usize = 2;
     type Floats = Quads;
@@ -154,7 +154,7 @@ impl Dots for Words {
     #[inline(always)]
     unsafe fn zero() -> Self {
         // SAFETY: as above.
-        Words([unsafe { vdupq_n_s32(0) }; 8])
+        Words([unsafe { vdupq_n_s32(0) }; 4])
     }
 
     #[inline(always)]
@@ -164,23 +164,25 @@ impl Dots for Words {
     }
 
     #[inline(always)]
-    unsafe fn dot(mut self, multipliers: *const i8, codes: [int16x8_t; 4]) -> Self {
-        // SAFETY: as above.
+    unsafe fn dot(self, multipliers: *const i8, codes: [int16x8_t; 4]) -> Self {
+        let ([mut s0, mut s1, mut s2, mut s3], [a, b, c, d]) = (self.0, codes);
+        // SAFETY: as above. The halves of a line are the lanes' first elements and their second ones.
         unsafe {
-            let x = vreinterpretq_s16_s32(vdupq_n_s32(four_bytes(multipliers)));
-            for (sums, codes) in self.0.chunks_exact_mut(2).zip(codes) {
-                sums[0] = vmlal_s16(sums[0], vget_low_s16(codes), vget_low_s16(x));
-                sums[1] = vmlal_high_s16(sums[1], codes, x);
-            }
+            let x = vreinterpret_s16_s32(vdup_n_s32(four_bytes(multipliers)));
+            s0 = vmlal_lane_s16::<0>(s0, vget_low_s16(a), x);
+            s1 = vmlal_high_lane_s16::<0>(s1, a, x);
+            s2 = vmlal_lane_s16::<0>(s2, vget_low_s16(b), x);
+            s3 = vmlal_high_lane_s16::<0>(s3, b, x);
+            s0 = vmlal_lane_s16::<1>(s0, vget_low_s16(c), x);
+            s1 = vmlal_high_lane_s16::<1>(s1, c, x);
+            s2 = vmlal_lane_s16::<1>(s2, vget_low_s16(d), x);
+            s3 = vmlal_high_lane_s16::<1>(s3, d, x);
         }
-        self
+        Words([s0, s1, s2, s3])
     }
 
     #[inline(always)]
     unsafe fn to_floats(self) -> Quads {
-        // SAFETY: as above.
-        Quads::of_integers(std::array::from_fn(|i| unsafe {
-            vpaddq_s32(self.0[2 * i], self.0[2 * i + 1])
-        }))
+        Quads::of_integers(self.0)
     }
 }

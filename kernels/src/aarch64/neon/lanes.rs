@@ -56,6 +56,8 @@ fn greater(a: float32x4_t, b: float32x4_t) -> float32x4_t {
 // SAFETY of every block below: NEON is part of AArch64; the trait demands memory that is good for 16
 // elements.
 impl Lanes for Quads {
+    const HALVES: bool = true;
+
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: as above.

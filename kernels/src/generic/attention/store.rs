@@ -1,7 +1,7 @@
 //! Storing keys and values.
 
 use super::rotation::rotate;
-use crate::generic::dots::{LEVELS, STEP, WORD, word_range};
+use crate::generic::dots::{BYTES, LEVELS, STEP, WORD, word_range};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{ChunkStore, CodeChunk, HeadChunk, KEY_BLOCK};
@@ -69,6 +69,16 @@ const LARGEST: f32 = f32::MAX / 256.0;
 /// The largest magnitude of INT8 codes.
 const BYTE: f32 = 127.0;
 
+/// Where an element of a lane lies in a line, with codes of `W` bytes.
+#[inline(always)]
+fn in_line<L: Lanes, const W: usize>(lane: usize, element: usize) -> usize {
+    if W == 2 && L::HALVES {
+        (element * LANES + lane) * W
+    } else {
+        lane * STEP + element * W
+    }
+}
+
 /// Stores a key with codes of `W` bytes.
 ///
 /// # Safety
@@ -94,7 +104,9 @@ unsafe fn store_key<L: Lanes, const W: usize>(
                 let lines = block.chunks_exact_mut(KEY_BLOCK * STEP);
                 let lines = lines.skip(from * W / STEP);
                 for (line, bytes) in lines.zip(bytes.chunks_exact(STEP)) {
-                    line[in_block * STEP..][..STEP].copy_from_slice(bytes);
+                    for (element, bytes) in bytes.chunks_exact(W).enumerate() {
+                        line[in_line::<L, W>(in_block, element)..][..W].copy_from_slice(bytes);
+                    }
                 }
             },
         )
@@ -123,9 +135,9 @@ unsafe fn store_value<L: Lanes, const W: usize>(
             range,
             #[inline(always)]
             |from, bytes| {
-                let fours = values[from * STEP..].chunks_exact_mut(STEP);
-                for (four, bytes) in fours.zip(bytes.chunks_exact(W)) {
-                    four[in_four * W..][..W].copy_from_slice(bytes);
+                let line = &mut values[from * STEP..][..BYTES];
+                for (lane, bytes) in bytes.chunks_exact(W).enumerate() {
+                    line[in_line::<L, W>(lane, in_four)..][..W].copy_from_slice(bytes);
                 }
             },
         )
