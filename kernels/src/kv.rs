@@ -21,7 +21,8 @@ pub enum KvKind {
     /// IEEE 754 binary32: for reference runs.
     F32,
     /// INT16 with one f32 scale per position and head: hardly less exact than binary16 would be, and read by
-    /// integer dot products, as the kinds below. A vector with elements that are not finite counts as zero.
+    /// integer dot products, as the kinds below. A vector with elements that are not finite, or of 1.3e36 and
+    /// more, counts as zero.
     #[default]
     Q16,
     /// INT8 with one f32 scale per position and head.
@@ -108,7 +109,9 @@ impl FromStr for KvKind {
 /// `[kv_head][position][dimension padded to 16]`, so that their weighted sum does. Neither needs a
 /// sum across lanes. Of codes, as many of the elements that a sum takes lie together as four bytes hold, as
 /// integer dot products want them. INT8: keys `[kv_head][position / 16][dimension / 4][position % 16][dimension % 4]`,
-/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`; INT16 with two in place of four.
+/// values `[kv_head][position / 4][dimension padded to 16][position % 4]`; INT16 with two in place of four,
+/// which some instruction sets have the other way round within a line, `[dimension % 2][position % 16]` for
+/// keys: a cache is read with the instruction set that wrote it.
 /// INT4 values of two fours share bytes, `[kv_head][position / 8][dimension padded to 16][position % 4]`, the first four in the
 /// low nibbles.
 pub struct KvLayer {

@@ -339,7 +339,8 @@ impl Shared {
         if let Err(patience) = self.spin_after(&part, || joined() == 0) {
             let mut leaving = lock(&self.leaving);
             self.state.fetch_or(CALLER_WAITS, Ordering::Relaxed);
-            // Where threads are held nowhere, the system finds a core for one that is late.
+            // Where threads are held nowhere, the system finds a core for one that is late. (Or a thread runs
+            // this for which the pool was not made, and may be anywhere.)
             let held = self.caller_is_held.load(Ordering::Relaxed);
             let (mut patience, mut brought) = (if held { patience } else { FOR_EVER }, None);
             while joined() > 0 {
@@ -420,9 +421,14 @@ impl Shared {
             asleep.store(true, Ordering::SeqCst);
             while !look() {
                 match patience.take() {
-                    Some(patience) if self.caller_works_on(last_run) => {
-                        thread::park_timeout(patience);
-                        self.take_the_callers_place(last_run);
+                    Some(left) if self.caller_works_on(last_run) => {
+                        let since = Instant::now();
+                        thread::park_timeout(left);
+                        // It may return early, most of all for a run that is over.
+                        patience = left.checked_sub(since.elapsed());
+                        if patience.is_none() {
+                            self.take_the_callers_place(last_run);
+                        }
                     }
                     _ => thread::park(),
                 }

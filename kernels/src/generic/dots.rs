@@ -131,7 +131,7 @@ pub(crate) trait Dots: Copy {
     /// Sums of nothing.
     unsafe fn zero() -> Self;
 
-    /// Reads bytes; `from` must be good for [`BYTES`].
+    /// Reads bytes; `from` must be good for [`BYTES`], codes of 16 bits in the order of [`Lanes::HALVES`].
     unsafe fn load(from: *const i8) -> Self::Bytes;
 
     /// Reads a step of [`Dots::STEPS`]; `from` as in [`Dots::load`]. INT4 values of the first one are in

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 
 /// One query in integers: `x = scale · multiplier`.
 struct Query {
-    /// Sums of the high digits and of the low ones.
+    /// Sums of the high digits and of the low ones, where these are needed.
     total: [i32; 2],
     scale: f32,
 }
