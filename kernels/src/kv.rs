@@ -167,7 +167,7 @@ pub(crate) enum ChunkStore<'a> {
     K8V4(CodeChunk<'a>),
 }
 
-/// What a chunk has of an [`CodeStore`].
+/// What a chunk has of a [`CodeStore`].
 pub(crate) struct CodeChunk<'a> {
     pub keys: &'a mut [i8],
     pub values: &'a mut [i8],
@@ -283,25 +283,19 @@ impl KvLayer {
             chunk: CHUNK * width,
             chunks: chunks.clone(),
         });
-        match &mut self.store {
+        let (store, kind): (_, fn(_) -> _) = match &mut self.store {
             Store::F32 { keys, values } => {
                 let both = keys_cut.of(keys).zip(values_cut.of(values));
-                both.map(|(keys, values)| of_head(ChunkStore::F32 { keys, values }))
-                    .collect()
+                return both
+                    .map(|(keys, values)| of_head(ChunkStore::F32 { keys, values }))
+                    .collect();
             }
-            Store::Q16(store) => store
-                .chunks_mut([keys_cut, values_cut, scales_cut])
-                .map(|chunk| of_head(ChunkStore::Q16(chunk)))
-                .collect(),
-            Store::Q8(store) => store
-                .chunks_mut([keys_cut, values_cut, scales_cut])
-                .map(|chunk| of_head(ChunkStore::Q8(chunk)))
-                .collect(),
-            Store::K8V4(store) => store
-                .chunks_mut([keys_cut, values_cut, scales_cut])
-                .map(|chunk| of_head(ChunkStore::K8V4(chunk)))
-                .collect(),
-        }
+            Store::Q16(store) => (store, ChunkStore::Q16),
+            Store::Q8(store) => (store, ChunkStore::Q8),
+            Store::K8V4(store) => (store, ChunkStore::K8V4),
+        };
+        let chunks = store.chunks_mut([keys_cut, values_cut, scales_cut]);
+        chunks.map(|chunk| of_head(kind(chunk))).collect()
     }
 
     /// The keys of one head.

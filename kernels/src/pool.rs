@@ -106,6 +106,12 @@ impl ThreadPool {
         &self.unpinned
     }
 
+    /// Where the calling thread was allowed before it was held for this pool; `None` if it is not.
+    fn allowed_before(&self) -> Option<&[usize]> {
+        let (thread, before) = self.held.as_ref()?;
+        (*thread == thread::current().id()).then_some(before)
+    }
+
     /// Calls `task(index)` once for each index below `tasks`, spread over the threads, and returns
     /// when all have ended. From inside a task it runs on that thread alone.
     ///
@@ -117,8 +123,7 @@ impl ThreadPool {
             return (0..tasks).for_each(task);
         }
         let turn = lock(&self.turn);
-        let is_held = |(thread, _): &(ThreadId, _)| *thread == thread::current().id();
-        let is_held = self.held.as_ref().is_some_and(is_held);
+        let is_held = self.allowed_before().is_some();
         self.shared.caller_is_held.store(is_held, Ordering::Relaxed);
         self.shared.open(tasks, &task, self.threads());
         for helper in 1..self.threads().min(tasks) {
@@ -171,9 +176,7 @@ impl Drop for ThreadPool {
             // A helper catches every panic of its tasks, so there is none to hand on.
             let _ = helper.join();
         }
-        if let Some((thread, before)) = &self.held
-            && *thread == thread::current().id()
-        {
+        if let Some(before) = self.allowed_before() {
             affinity::hold_current_thread(before);
         }
     }

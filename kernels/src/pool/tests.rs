@@ -19,6 +19,14 @@ fn panic_text(payload: Box<dyn Any + Send>) -> String {
     }
 }
 
+/// Waits until two threads are here.
+fn meet(arrived: &AtomicU32) {
+    arrived.fetch_add(1, Ordering::Relaxed);
+    while arrived.load(Ordering::Relaxed) < 2 {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn runs_every_task_once() {
     for threads in [0, 1, 2, 3, 4, 7, 16] {
@@ -83,10 +91,7 @@ fn uses_several_threads() {
     let pool = ThreadPool::new(2);
     let started = AtomicU32::new(0);
     pool.run(2, &|_| {
-        started.fetch_add(1, Ordering::Relaxed);
-        while started.load(Ordering::Relaxed) < 2 {
-            thread::yield_now();
-        }
+        meet(&started);
     });
 }
 
@@ -192,10 +197,7 @@ mod held {
     fn on_both(pool: &ThreadPool, task: impl Fn(bool) + Sync) {
         let (caller, met) = (thread::current().id(), AtomicU32::new(0));
         pool.run(2, &|_| {
-            met.fetch_add(1, Ordering::Relaxed);
-            while met.load(Ordering::Relaxed) < 2 {
-                thread::yield_now();
-            }
+            meet(&met);
             task(thread::current().id() == caller);
         });
     }
@@ -216,10 +218,7 @@ mod held {
             let looked = AtomicU32::new(0);
             on_both(pool, |caller| {
                 mine[usize::from(!caller)].store(core(), Ordering::Relaxed);
-                looked.fetch_add(1, Ordering::Relaxed);
-                while looked.load(Ordering::Relaxed) < 2 {
-                    thread::yield_now();
-                }
+                meet(&looked);
             });
             // Either way round: one that is late changes places with the other.
             let mut mine = mine.map(AtomicUsize::into_inner);

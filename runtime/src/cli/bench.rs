@@ -4,11 +4,9 @@ use super::args::BenchArgs;
 use super::error::CliError;
 use super::{load, print, print_json, units};
 use crate::bench::{Bench, Roofline, Spread, Test};
-use crate::format::ModelFile;
 use crate::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// One measurement.
 #[derive(Serialize)]
@@ -61,8 +59,9 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let mut rows = vec![];
     for &threads in &threads {
         let engine = load::engine_of(threads, args.affinity)?;
-        let model = |path: &PathBuf| Model::new(ModelFile::open(path)?, engine.clone());
-        let models: Vec<Model> = args.model.iter().map(model).collect::<Result<_, _>>()?;
+        let models = args.model.iter();
+        let models = models.map(|path| load::model_on(&engine, path));
+        let models: Vec<Model> = models.collect::<Result<_, _>>()?;
         let roofline = models.first().filter(|_| args.roofline);
         let roofline = roofline.map(|model| Roofline::measure(model.engine()));
         for &test in &tests {

@@ -5,11 +5,8 @@ use super::error::CliError;
 use super::{load, print, print_json};
 use crate::error::Error;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
-use crate::format::ModelFile;
-use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::Path;
 
 /// Scores a text and prints the figures.
 pub fn run(args: &EvalArgs) -> Result<(), CliError> {
@@ -24,8 +21,10 @@ pub fn run(args: &EvalArgs) -> Result<(), CliError> {
     }
     let text = std::fs::read_to_string(&args.text).map_err(|e| Error::io(&args.text, e))?;
     let model = load::decoder(&args.model)?;
-    let other = |path: &Path| Model::new(ModelFile::open(path)?, model.engine().clone());
-    let reference = args.reference.as_deref().map(other).transpose()?;
+    let reference = args.reference.as_deref();
+    let reference = reference
+        .map(|path| load::model_on(model.engine(), path))
+        .transpose()?;
     // With the token before every text: the protocol cuts windows from there, and then replaces the
     // first token of each by it.
     let tokens = Tokenizer::of(model.file())?.encode(&text, true)?;

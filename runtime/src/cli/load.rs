@@ -12,6 +12,7 @@ use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::pool::{self, ThreadPool};
 use kinglet_kernels::topology::Topology;
+use std::path::Path;
 
 /// The default context where the model would allow more.
 const CONTEXT: usize = 4096;
@@ -33,6 +34,11 @@ pub fn decoder(args: &ModelArgs) -> Result<Model, CliError> {
     let model = model(args)?;
     model.check_decoder()?;
     Ok(model)
+}
+
+/// Opens another model, on the threads of an engine that is there.
+pub fn model_on(engine: &Engine, path: &Path) -> Result<Model, CliError> {
+    Ok(Model::new(ModelFile::open(path)?, engine.clone())?)
 }
 
 fn engine(args: &EngineArgs) -> Result<Engine, CliError> {

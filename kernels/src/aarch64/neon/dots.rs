@@ -1,4 +1,4 @@
-//! Dot products by `smlal`, with multipliers of 16 bits, with codes of 16 bits, too, and by `smull` and `sadalp`, with bytes.
+//! Dot products by `smlal`, with multipliers of 16 bits and codes of 8 or 16, and by `smull` and `sadalp`, with bytes.
 
 use super::lanes::Quads;
 use crate::generic::dots::{Dots, LEVELS, LONG, Multipliers, SHORT, WORD, four_bytes, words_at};

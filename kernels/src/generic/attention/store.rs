@@ -3,6 +3,7 @@
 use super::rotation::rotate;
 use crate::generic::dots::{BYTES, LEVELS, STEP, WORD, word_range};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
+use crate::generic::math::EXP2_LARGEST;
 use crate::generic::quantize::{SMALLEST, largest_magnitude};
 use crate::kv::{ChunkStore, CodeChunk, HeadChunk, KEY_BLOCK};
 
@@ -18,14 +19,16 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
     value: &[f32],
 ) {
     let (key_width, value_width) = (chunk.key_width, chunk.value_width);
-    let in_block = position % KEY_BLOCK;
-    let key_at = (position - in_block) * key_width + in_block;
     let rotated = chunk.rotated;
     // SAFETY: the caller has the ISA.
     unsafe {
         match &mut chunk.store {
             ChunkStore::F32 { keys, values } => {
-                scatter(key, &mut keys[key_at..]);
+                let in_block = position % KEY_BLOCK;
+                scatter(
+                    key,
+                    &mut keys[(position - in_block) * key_width + in_block..],
+                );
                 values[position * value_width..][..value.len()].copy_from_slice(value);
             }
             ChunkStore::Q16(store) => {
@@ -63,8 +66,8 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
 }
 
 /// Vectors with larger elements become zero: their scale times a weight of attention, which is up to 2 to the
-/// power of 8, might not be finite.
-const LARGEST: f32 = f32::MAX / 256.0;
+/// power of [`EXP2_LARGEST`], might not be finite.
+const LARGEST: f32 = f32::MAX / (1u32 << EXP2_LARGEST as u32) as f32;
 
 /// The largest magnitude of INT8 codes.
 const BYTE: f32 = 127.0;

@@ -1,8 +1,8 @@
-//! Dot products by `vpmaddwd`, with multipliers of 16 bits, with codes of 16 bits, too, and by `vpmaddubsw`, with bytes.
+//! Dot products by `vpmaddwd`, with multipliers of 16 bits and codes of 8 or 16, and by `vpmaddubsw`, with bytes.
 
-use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, WORD, four_bytes, words_at};
+use crate::generic::dots::{Dots, LONG, Multipliers, SHORT, four_bytes, words_at};
 use crate::generic::lanes::Lanes;
-use crate::x86_64::ymm::{Ymm, load_bytes, load_levels};
+use crate::x86_64::ymm::{self, AddPairs, Ymm, load_bytes, load_levels};
 use std::arch::x86_64::*;
 
 /// Four lanes each, of two sums that belong together.
@@ -142,45 +142,17 @@ impl Dots for Short {
     }
 }
 
-/// Lanes 0 to 7 and 8 to 15, of codes of 16 bits.
+/// Codes of 16 bits.
+pub(crate) type Words = ymm::Words<Maddwd>;
+
+/// Products by `vpmaddwd`.
 #[derive(Clone, Copy)]
-pub(crate) struct Words([__m256i; 2]);
+pub(crate) struct Maddwd;
 
-// SAFETY of every block below: as above.
-impl Dots for Words {
-    const QUERIES: usize = 6;
-    const LARGEST: f32 = WORD;
-    const ELEMENTS: usize = 2;
-    type Floats = Ymm;
-    type Bytes = [__m256i; 2];
-
+impl AddPairs for Maddwd {
     #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: as above.
-        Words([unsafe { _mm256_setzero_si256() }; 2])
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const i8) -> [__m256i; 2] {
-        // SAFETY: as above.
-        unsafe { load_bytes(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot(self, multipliers: *const i8, codes: [__m256i; 2]) -> Self {
-        // SAFETY: as above.
-        unsafe {
-            let x = _mm256_set1_epi32(four_bytes(multipliers));
-            Words([
-                _mm256_add_epi32(self.0[0], _mm256_madd_epi16(codes[0], x)),
-                _mm256_add_epi32(self.0[1], _mm256_madd_epi16(codes[1], x)),
-            ])
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn to_floats(self) -> Ymm {
-        // SAFETY: as above.
-        unsafe { Ymm::of_integers(self.0[0], self.0[1]) }
+    unsafe fn add(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the trait demands AVX2 of the caller.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(codes, x)) }
     }
 }

@@ -3,7 +3,9 @@
 mod bytes;
 mod lanes;
 pub(super) mod matmul;
+mod words;
 
 pub(in crate::x86_64) use bytes::{load_bytes, load_levels};
 pub(crate) use lanes::Ymm;
 pub(super) use lanes::{largest, sum};
+pub(crate) use words::{AddPairs, Words};
