@@ -3,6 +3,10 @@
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
+/// Floats of this size have ulps of one: added to less than 2^22, it leaves the nearest integer, ties to even, in the
+/// low bits.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
+
 /// Sixteen f32 lanes. Each operation is exactly specified (IEEE 754, round to nearest even), so that
 /// a loop over it gives the same bits with every implementation.
 ///
@@ -50,8 +54,9 @@ pub(crate) trait Lanes: Copy {
     unsafe fn copy_sign(self, sign: Self) -> Self;
     /// To an integer, ties to even; for magnitudes below 2^22, and what is not a number stays so.
     unsafe fn round(self) -> Self;
-    /// 2 to the power of lanes that hold integers in -126..=127.
-    unsafe fn exp2_integer(self) -> Self;
+    /// `self · 2ⁿ`, where lanes of `n` hold integers plus [`ROUNDER`]; neither `self` nor the result may be zero,
+    /// subnormal or not finite.
+    unsafe fn ldexp(self, n: Self) -> Self;
     /// Sum of the lanes: halves added to halves, 16 → 8 → 4 → 2 → 1.
     unsafe fn sum(self) -> f32;
     /// Largest lane, by [`Lanes::max`] in the order of [`Lanes::sum`].

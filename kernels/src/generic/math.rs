@@ -1,7 +1,7 @@
 //! Elementary functions on lanes, from basic operations alone, so that they give the same bits
 //! everywhere.
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, ROUNDER};
 use std::f32::consts::LN_2;
 
 /// `exp(x)`, relative error below 2e-7 for -87 < x < 88, clamped to the ends of that range.
@@ -16,7 +16,9 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
     unsafe {
         // In this order, what is not a number stays.
         let x = L::splat(88.0).min(L::splat(-87.0).max(x));
-        let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
+        let rounder = L::splat(ROUNDER);
+        let biased = x.fma(L::splat(std::f32::consts::LOG2_E), rounder);
+        let n = biased.sub(rounder);
         let r = n.fma(L::splat(-0.693_359_4), x);
         let r = n.fma(L::splat(2.121_944_4e-4), r);
         let mut p = L::splat(1.987_569_1e-4);
@@ -30,15 +32,15 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
             p = p.fma(r, L::splat(c));
         }
         let p = p.fma(r.mul(r), r).add(L::splat(1.0));
-        p.mul(n.exp2_integer())
+        p.ldexp(biased)
     }
 }
 
 /// The largest `x` of [`exp2`].
 pub(crate) const EXP2_LARGEST: f32 = 8.0;
 
-/// 2 to the power of `x`, relative error below 2e-7 for -126 < x < [`EXP2_LARGEST`], clamped to the ends of that range:
-/// with fewer operations than [`exp`].
+/// 2 to the power of `x`, which may be up to [`EXP2_LARGEST`], relative error below 2e-7; of what is below -126, or not
+/// a number, that of -126. It takes fewer operations than [`exp`].
 ///
 /// # Safety
 /// The ISA of `L`.
@@ -46,16 +48,17 @@ pub(crate) const EXP2_LARGEST: f32 = 8.0;
 pub(crate) unsafe fn exp2<L: Lanes>(x: L) -> L {
     // SAFETY: the caller has the ISA.
     unsafe {
-        let x = x.max(L::splat(-126.0)).min(L::splat(EXP2_LARGEST));
-        let n = x.round();
-        let r = x.sub(n);
+        let x = x.max(L::splat(-126.0));
+        let rounder = L::splat(ROUNDER);
+        let biased = x.add(rounder);
+        let r = x.sub(biased.sub(rounder));
         // The first two terms of the series, then coefficients for the least largest relative error on
         // -0.5..=0.5.
         let mut p = L::splat(1.330_060_5e-3);
         for c in [9.669_691e-3, 5.550_558_5e-2, 0.240_222_83, LN_2, 1.0] {
             p = p.fma(r, L::splat(c));
         }
-        p.mul(n.exp2_integer())
+        p.ldexp(biased)
     }
 }
 

@@ -98,11 +98,10 @@ impl Lanes for Array {
         Array(self.0.map(f32::round_ties_even))
     }
 
-    unsafe fn exp2_integer(self) -> Self {
-        Array(
-            self.0
-                .map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23)),
-        )
+    unsafe fn ldexp(self, n: Self) -> Self {
+        self.zip(n, |x, n| {
+            f32::from_bits(x.to_bits().wrapping_add(n.to_bits() << 23))
+        })
     }
 
     unsafe fn sum(self) -> f32 {

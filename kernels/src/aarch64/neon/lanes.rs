@@ -173,11 +173,11 @@ impl Lanes for Quads {
     }
 
     #[inline(always)]
-    unsafe fn exp2_integer(self) -> Self {
+    unsafe fn ldexp(self, n: Self) -> Self {
         // SAFETY: as above.
-        self.map(|a| unsafe {
-            let biased = vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127));
-            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+        self.zip(n, |a, n| unsafe {
+            let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(n));
+            vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a), exponent))
         })
     }
 

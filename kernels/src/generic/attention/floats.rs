@@ -61,11 +61,12 @@ impl<'a> Floats<'a> {
 
 impl<L: Lanes> Head<L> for Floats<'_> {
     #[inline(always)]
-    unsafe fn scores(&self, chunk: usize, blocks: usize, out: &mut [[f32; CHUNK]]) {
+    unsafe fn scores(&self, chunk: usize, blocks: usize, scale: f32, out: &mut [[f32; CHUNK]]) {
         let mut scores = Scores {
             head: self,
             chunk,
             blocks,
+            scale,
             out,
         };
         // SAFETY: the caller has the ISA.
@@ -92,11 +93,12 @@ impl<L: Lanes> Head<L> for Floats<'_> {
     }
 }
 
-/// Dot products of queries with the keys of a chunk's first blocks.
+/// Scaled dot products of queries with the keys of a chunk's first blocks.
 struct Scores<'a> {
     head: &'a Floats<'a>,
     chunk: usize,
     blocks: usize,
+    scale: f32,
     out: &'a mut [[f32; CHUNK]],
 }
 
@@ -134,10 +136,11 @@ impl<L: Lanes> Tiled<L> for Scores<'_> {
                     }
                 }
             }
+            let scale = L::splat(self.scale);
             for (m, sums) in sums.into_iter().enumerate() {
                 for (b, sum) in sums.into_iter().enumerate() {
                     let out = &mut self.out[first + m][(block + b) * KEY_BLOCK..][..LANES];
-                    sum.store(out.as_mut_ptr());
+                    sum.mul(scale).store(out.as_mut_ptr());
                 }
             }
         }

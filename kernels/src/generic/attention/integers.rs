@@ -206,11 +206,12 @@ impl<'a, D: Dots> Integers<'a, D> {
 
 impl<D: Dots> Head<D::Floats> for Integers<'_, D> {
     #[inline(always)]
-    unsafe fn scores(&self, chunk: usize, blocks: usize, out: &mut [[f32; CHUNK]]) {
+    unsafe fn scores(&self, chunk: usize, blocks: usize, scale: f32, out: &mut [[f32; CHUNK]]) {
         let mut scores = Scores {
             head: self,
             chunk,
             blocks,
+            scale,
             out,
         };
         // SAFETY: the caller has the ISA.
@@ -256,11 +257,12 @@ impl<D: Dots> Head<D::Floats> for Integers<'_, D> {
     }
 }
 
-/// Dot products of queries with the keys of a chunk's first blocks.
+/// Scaled dot products of queries with the keys of a chunk's first blocks.
 struct Scores<'a, D> {
     head: &'a Integers<'a, D>,
     chunk: usize,
     blocks: usize,
+    scale: f32,
     out: &'a mut [[f32; CHUNK]],
 }
 
@@ -303,7 +305,7 @@ impl<D: Dots> Tiled<D::Floats> for Scores<'_, D> {
                 }
             }
             for (m, (sums, query)) in sums.into_iter().zip(queries).enumerate() {
-                let scale = D::Floats::splat(query.scale);
+                let scale = D::Floats::splat(query.scale * self.scale);
                 for (b, sum) in sums.into_iter().enumerate() {
                     let scales = &head.key_scales[position + b * KEY_BLOCK..][..LANES];
                     if m == 0 {

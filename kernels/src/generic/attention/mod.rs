@@ -116,11 +116,11 @@ pub(crate) fn partial_len(head_dim: usize) -> usize {
 
 /// Keys and values of one head, and the queries that look at them.
 trait Head<L: Lanes> {
-    /// Dot products of all queries with the keys of so many blocks from position `chunk` on.
+    /// `scale` times the dot products of all queries with the keys of so many blocks from position `chunk` on.
     ///
     /// # Safety
     /// The ISA of `L`.
-    unsafe fn scores(&self, chunk: usize, blocks: usize, out: &mut [[f32; CHUNK]]);
+    unsafe fn scores(&self, chunk: usize, blocks: usize, scale: f32, out: &mut [[f32; CHUNK]]);
 
     /// Adds so many weighted values from position `chunk` on to the accumulators of all queries. A
     /// weight is zero where there is no value.
@@ -195,16 +195,21 @@ unsafe fn attend_head<L: Lanes>(
     let (first, end) = (span.from.max(seen.start), span.to.min(seen.end));
     assert!(end <= cache.padded_capacity, "queries beyond the cache");
     let mut scores = vec![[0.0f32; CHUNK]; count];
+    let softcap = queries.shape.softcap;
+    let scale = queries.shape.scale * softcap.map_or(LOG2_E, |cap| 1.0 / cap);
     for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
         let positions = CHUNK.min(end - chunk);
         // SAFETY: the caller has the ISA.
         unsafe {
-            head.scores(chunk, positions.div_ceil(KEY_BLOCK), &mut scores);
+            head.scores(chunk, positions.div_ceil(KEY_BLOCK), scale, &mut scores);
             let states = partial.chunks_exact_mut(stride);
             for ((scores, state), visible) in scores.iter_mut().zip(states).zip(&visible) {
                 let from = visible.start.max(span.from).clamp(chunk, chunk + CHUNK) - chunk;
                 let to = visible.end.min(span.to).clamp(chunk, chunk + CHUNK) - chunk;
-                online_softmax::<L>(queries.shape, scores, from..to.max(from), state);
+                if let Some(cap) = softcap {
+                    cap_scores::<L>(scores, cap);
+                }
+                online_softmax::<L>(scores, from..to.max(from), state);
             }
             head.add_values(chunk, positions, &scores, partial);
         }
@@ -248,15 +253,31 @@ unsafe fn row_of_tiles<L: Lanes, const M: usize, const B: usize>(
     M
 }
 
+/// `cap · tanh(x)`, in units of ln 2.
+///
+/// # Safety
+/// The ISA of `L`.
+#[inline(always)]
+unsafe fn cap_scores<L: Lanes>(scores: &mut [f32; CHUNK], cap: f32) {
+    // SAFETY: the caller has the ISA.
+    unsafe {
+        let cap = L::splat(cap * LOG2_E);
+        map_lanes::<L>(
+            scores,
+            #[inline(always)]
+            |score, _| math::tanh(score).mul(cap),
+        );
+    }
+}
+
 /// Turns the scores of a chunk into weights relative to the largest score so far, and brings the
-/// state up to it. Positions outside `seen` get weight zero. The largest score of a state is in units of
-/// ln 2, so that powers of two do for exponentials.
+/// state up to it. Positions outside `seen` get weight zero. Scores are in units of ln 2, so that powers of two
+/// do for exponentials.
 ///
 /// # Safety
 /// The ISA of `L`.
 #[inline(always)]
 unsafe fn online_softmax<L: Lanes>(
-    shape: &AttentionShape,
     scores: &mut [f32; CHUNK],
     seen: Range<usize>,
     state: &mut [f32],
@@ -271,19 +292,6 @@ unsafe fn online_softmax<L: Lanes>(
     }
     // SAFETY: the caller has the ISA; every vector is within the scores.
     unsafe {
-        let scale = match shape.softcap {
-            None => L::splat(shape.scale * LOG2_E),
-            Some(cap) => {
-                let scale = L::splat(shape.scale);
-                let cap = L::splat(cap);
-                map_lanes::<L>(
-                    scores,
-                    #[inline(always)]
-                    |score, _| math::tanh(score.mul(scale).div(cap)).mul(cap),
-                );
-                L::splat(LOG2_E)
-            }
-        };
         let some_hidden = seen != (0..CHUNK);
         if some_hidden {
             hide(scores, &seen, f32::NEG_INFINITY);
@@ -291,7 +299,7 @@ unsafe fn online_softmax<L: Lanes>(
         let mut weights = load_chunk::<L>(scores);
         let mut largest = L::splat(f32::NEG_INFINITY);
         for score in weights {
-            largest = score.mul(scale).max(largest);
+            largest = score.max(largest);
         }
         // Seldom after the first chunks, and a maximum across lanes takes long.
         let now = if largest.exceeds(*before + math::EXP2_LARGEST) {
@@ -299,9 +307,9 @@ unsafe fn online_softmax<L: Lanes>(
         } else {
             *before
         };
-        let shift = L::splat(-now);
+        let subtrahend = L::splat(now);
         for weight in &mut weights {
-            *weight = math::exp2(weight.fma(scale, shift));
+            *weight = math::exp2(weight.sub(subtrahend));
         }
         for (part, weight) in scores.chunks_exact_mut(LANES).zip(weights) {
             weight.store(part.as_mut_ptr());

@@ -128,11 +128,12 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn exp2_integer(self) -> Self {
+    unsafe fn ldexp(self, n: Self) -> Self {
         // SAFETY: as above.
         unsafe {
-            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
-            Zmm(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n.0));
+            let bits = _mm512_add_epi32(_mm512_castps_si512(self.0), exponent);
+            Zmm(_mm512_castsi512_ps(bits))
         }
     }
 

@@ -62,16 +62,16 @@ pub(crate) unsafe fn largest(x: __m256) -> f32 {
     }
 }
 
-/// 2 to the power of 8 integers.
+/// [`Lanes::ldexp`] of 8 lanes.
 ///
 /// # Safety
 /// Needs AVX2.
 #[inline(always)]
-unsafe fn exp2_integer(x: __m256) -> __m256 {
+unsafe fn ldexp(x: __m256, n: __m256) -> __m256 {
     // SAFETY: the caller has AVX2.
     unsafe {
-        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
-        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), exponent))
     }
 }
 
@@ -208,9 +208,9 @@ impl Lanes for Ymm {
     }
 
     #[inline(always)]
-    unsafe fn exp2_integer(self) -> Self {
+    unsafe fn ldexp(self, n: Self) -> Self {
         // SAFETY: as above.
-        unsafe { Ymm(exp2_integer(self.0), exp2_integer(self.1)) }
+        unsafe { Ymm(ldexp(self.0, n.0), ldexp(self.1, n.1)) }
     }
 
     #[inline(always)]
