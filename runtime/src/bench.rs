@@ -5,7 +5,6 @@ use crate::encoder::{EmbedOptions, Encoder};
 use crate::error::Error;
 use crate::model::Model;
 use crate::session::{Session, SessionOptions};
-use kinglet_kernels::Engine;
 use kinglet_kernels::kv::KvKind;
 use kinglet_kernels::roofline;
 use serde::{Serialize, Serializer};
@@ -72,45 +71,12 @@ impl Spread {
     }
 }
 
-/// What the machine can do at most with an engine's threads and instruction set.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Roofline {
-    /// Bytes per second that a plain loop reads from memory.
-    pub read_bytes_per_second: f64,
-    /// INT8 multiply-accumulates per second on registers alone; none where the instruction set has
-    /// no such instruction.
-    pub integer_macs_per_second: Option<f64>,
-}
-
-impl Roofline {
-    /// Measures it: about a second.
-    pub fn measure(engine: &Engine) -> Roofline {
-        /// Words of the buffer: 512 MB, beyond the last-level caches of most machines.
-        const WORDS: usize = 64 << 20;
-        let buffer = vec![1u64; WORDS];
-        Roofline {
-            read_bytes_per_second: roofline::read_bandwidth(engine.pool(), &buffer),
-            integer_macs_per_second: roofline::integer_peak(engine.isa(), engine.pool()),
-        }
-    }
-}
-
-impl fmt::Display for Roofline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let read = self.read_bytes_per_second / 1e9;
-        write!(f, "a plain loop reads {read:.1} GB/s from memory")?;
-        if let Some(macs) = self.integer_macs_per_second {
-            write!(f, ", INT8 peak {:.0} GMAC/s", macs / 1e9)?;
-        }
-        Ok(())
-    }
-}
-
 /// A session that a test runs in, several times.
 pub struct Bench<'m> {
+    model: &'m Model,
     session: Session<'m>,
     test: Test,
-    vocab: usize,
+    kv: KvKind,
 }
 
 impl<'m> Bench<'m> {
@@ -125,9 +91,10 @@ impl<'m> Bench<'m> {
             ..SessionOptions::default()
         })?;
         let mut bench = Bench {
+            model,
             session,
             test,
-            vocab: model.config().vocab_size,
+            kv,
         };
         let tokens = bench.tokens(test.depth + test.tokens.min(32));
         bench.session.prefill(&tokens)?;
@@ -162,9 +129,32 @@ impl<'m> Bench<'m> {
         Ok(test.tokens as f64 / start.elapsed().as_secs_f64())
     }
 
+    /// What each token takes: to decode it, bytes read on average; in a prompt, multiply-accumulates with
+    /// weights.
+    pub fn work_per_token(&self) -> usize {
+        let Test { tokens, depth, .. } = self.test;
+        match self.test.decode {
+            true => self.model.bytes_per_token(self.kv, depth + tokens / 2),
+            false => self.model.macs_per_token(),
+        }
+    }
+
+    /// How much of [`Bench::work_per_token`] the machine can do in a second, on the model's threads: a plain loop
+    /// that reads as many bytes, or up to 512 MB; INT8 products on registers alone. None where the instruction set
+    /// has no such product.
+    pub fn roofline(&self) -> Option<f64> {
+        const MOST: usize = 512 << 20;
+        let engine = self.model.engine();
+        if !self.test.decode {
+            return roofline::integer_peak(engine.isa(), engine.pool());
+        }
+        let words = self.work_per_token().min(MOST) / size_of::<u64>();
+        Some(roofline::read_bandwidth(engine.pool(), &vec![1; words]))
+    }
+
     /// The same pseudo-random tokens each time: what they are does not matter for speed.
     fn tokens(&self, count: usize) -> Vec<u32> {
-        let vocab = self.vocab as u64;
+        let vocab = self.model.config().vocab_size as u64;
         let token = |i: u64| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % vocab;
         (0..count as u64).map(|i| token(i) as u32).collect()
     }

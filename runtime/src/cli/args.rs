@@ -330,7 +330,8 @@ pub struct BenchArgs {
     /// How keys and values are kept: f32, q16, q8 or k8v4
     #[arg(long, value_name = "KIND", default_value_t)]
     pub kv: KvKind,
-    /// Measure what the machine can do, too: the bandwidth of a plain read loop and the INT8 peak
+    /// Measure what the machine can do, too: how fast a plain loop reads as much memory as decoding a
+    /// token does, and the INT8 peak, which bounds prompts
     #[arg(long)]
     pub roofline: bool,
     /// Print JSON

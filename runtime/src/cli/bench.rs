@@ -3,7 +3,7 @@
 use super::args::BenchArgs;
 use super::error::CliError;
 use super::{load, print, print_json, units};
-use crate::bench::{Bench, Roofline, Spread, Test};
+use crate::bench::{Bench, Spread, Test};
 use crate::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -18,23 +18,12 @@ struct Row {
     test: Test,
     tokens_per_second: Spread,
     #[serde(skip_serializing_if = "Option::is_none")]
-    weight_bytes_per_second: Option<f64>,
+    read_bytes_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     macs_per_second: Option<f64>,
+    /// In the unit of that of the two which is there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    roofline: Option<Roofline>,
-}
-
-impl Row {
-    /// Part of the roofline that the test reaches: of the read bandwidth when decoding, of the INT8
-    /// peak in a prompt.
-    fn part(&self) -> Option<f64> {
-        let roofline = self.roofline?;
-        match self.weight_bytes_per_second {
-            Some(rate) => Some(rate / roofline.read_bytes_per_second),
-            None => Some(self.macs_per_second? / roofline.integer_macs_per_second?),
-        }
-    }
+    roofline: Option<f64>,
 }
 
 /// Measures every model with every test and number of threads; models take turns, so that what
@@ -62,11 +51,9 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         let models = args.model.iter();
         let models = models.map(|path| load::model_on(&engine, path));
         let models: Vec<Model> = models.collect::<Result<_, _>>()?;
-        let roofline = models.first().filter(|_| args.roofline);
-        let roofline = roofline.map(|model| Roofline::measure(model.engine()));
         for &test in &tests {
             bar.set_message(format!("{test}, {threads} threads"));
-            rows.extend(measure(args, &models, test, roofline, &bar)?);
+            rows.extend(measure(args, &models, test, &bar)?);
         }
     }
     bar.finish_and_clear();
@@ -96,7 +83,6 @@ fn measure(
     args: &BenchArgs,
     models: &[Model],
     test: Test,
-    roofline: Option<Roofline>,
     bar: &ProgressBar,
 ) -> Result<Vec<Row>, CliError> {
     let benches = models.iter().map(|model| Bench::new(model, test, args.kv));
@@ -108,9 +94,9 @@ fn measure(
         }
         bar.inc(1);
     }
-    let row = |(model, rates): (&Model, &Vec<f64>)| {
+    let row = |((model, bench), rates): ((&Model, &Bench), &Vec<f64>)| {
         let rate = Spread::of(rates);
-        let bytes = model.bytes_per_token() as f64;
+        let work = rate.median * bench.work_per_token() as f64;
         Row {
             model: model.file().path().display().to_string(),
             file_bytes: model.file().file_bytes(),
@@ -118,24 +104,28 @@ fn measure(
             threads: model.engine().pool().threads(),
             test,
             tokens_per_second: rate,
-            weight_bytes_per_second: test.decode.then_some(rate.median * bytes),
-            macs_per_second: (!test.decode).then_some(rate.median * model.macs_per_token() as f64),
-            roofline,
+            read_bytes_per_second: test.decode.then_some(work),
+            macs_per_second: (!test.decode).then_some(work),
+            roofline: args.roofline.then(|| bench.roofline()).flatten(),
         }
     };
-    Ok(models.iter().zip(&rates).map(row).collect())
+    Ok(models.iter().zip(&benches).zip(&rates).map(row).collect())
 }
 
 fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| model | size | ISA | threads | test | tokens/s | min – max | weights read | roofline |\n\
+        "| model | size | ISA | threads | test | tokens/s | min – max | work | roofline |\n\
          |---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let spread = row.tokens_per_second;
-        let read = row.weight_bytes_per_second;
+        let (work, unit) = match (row.read_bytes_per_second, row.macs_per_second) {
+            (Some(rate), _) => (rate, "GB/s read"),
+            (None, rate) => (rate.unwrap_or(0.0), "GMAC/s"),
+        };
+        let part = |most| format!("{:.0} % of {:.0}", 100.0 * work / most, most / 1e9);
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} – {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} – {} | {:.0} {unit} | {} |\n",
             row.model,
             units::bytes(row.file_bytes),
             row.isa,
@@ -144,18 +134,9 @@ fn table(rows: &[Row]) -> String {
             units::rate(spread.median),
             units::rate(spread.min),
             units::rate(spread.max),
-            read.map_or(String::new(), |rate| format!("{:.1} GB/s", rate / 1e9)),
-            row.part()
-                .map_or(String::new(), |part| format!("{:.0} %", 100.0 * part)),
+            work / 1e9,
+            row.roofline.map_or(String::new(), part),
         );
-    }
-    let mut seen = vec![];
-    for row in rows {
-        let Some(roofline) = row.roofline.filter(|_| !seen.contains(&row.threads)) else {
-            continue;
-        };
-        seen.push(row.threads);
-        text += &format!("\n{} threads: {roofline}\n", row.threads);
     }
     text
 }

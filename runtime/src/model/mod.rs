@@ -21,6 +21,7 @@ use crate::session::{Session, SessionOptions};
 use block::Block;
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
+use kinglet_kernels::kv::KvKind;
 use kinglet_kernels::pool::ThreadPool;
 use kinglet_kernels::topology::Topology;
 use linear::Linear;
@@ -139,12 +140,17 @@ impl Model {
         Encoder::new(self)
     }
 
-    /// Bytes of weights that decoding one token reads.
-    pub fn bytes_per_token(&self) -> usize {
-        self.matrices()
-            .chain([self.head()])
-            .map(Linear::bytes)
-            .sum()
+    /// Bytes that decoding one token reads: weights, and keys and values of `positions` before it.
+    pub fn bytes_per_token(&self, kv: KvKind, positions: usize) -> usize {
+        let weights = self.matrices().chain([self.head()]).map(Linear::bytes);
+        let config = self.config();
+        let cache = config.layers.iter().filter_map(|layer| {
+            let seen = layer
+                .window
+                .map_or(positions, |window| window.min(positions));
+            kv.bytes(config.kv_heads, config.head_dim, seen)
+        });
+        weights.chain(cache).sum()
     }
 
     /// Multiply-accumulates with weights that a token of a decoder's long prompt takes: only the last
