@@ -22,16 +22,16 @@ pub(crate) fn attention(
     let rows = queries.len() / width;
     assert_eq!(queries.len(), rows * width, "queries are not whole rows");
     assert_eq!(queries.len(), out.len(), "attention output against queries");
-    assert!(
-        shape.heads.is_multiple_of(shape.kv_heads),
-        "query heads against key heads"
-    );
+    shape.check();
     assert_eq!(
         (cache.kv_heads, cache.head_dim),
         (shape.kv_heads, shape.head_dim),
         "cache shape"
     );
-    assert!(start + rows <= cache.capacity(), "queries beyond the cache");
+    assert!(
+        rows <= cache.capacity() && start <= cache.capacity() - rows,
+        "queries beyond the cache"
+    );
     let group = shape.heads / shape.kv_heads;
     let out = Output {
         data: out.as_mut_ptr(),
@@ -141,6 +141,7 @@ pub(crate) fn attention_within(
     caches: &HeadCaches,
     out: &mut [f32],
 ) {
+    shape.check();
     let total: usize = lengths.iter().sum();
     let width = shape.heads * shape.head_dim;
     let kv_width = shape.kv_heads * shape.head_dim;

@@ -72,6 +72,17 @@ pub struct AttentionShape {
     pub softcap: Option<f32>,
 }
 
+impl AttentionShape {
+    /// # Panics
+    /// If heads do not share keys evenly.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "query heads against key heads"
+        );
+    }
+}
+
 impl Engine {
     /// An engine with the kernels of `isa`.
     ///
@@ -247,7 +258,7 @@ impl Engine {
         let rows = keys.len() / (heads * head_dim);
         assert!(keys.len() == rows * heads * head_dim && values.len() == keys.len());
         assert!(
-            start + rows <= cache.capacity(),
+            rows <= cache.capacity() && start <= cache.capacity() - rows,
             "positions beyond the cache"
         );
         let end = start + rows;

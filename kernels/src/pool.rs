@@ -328,7 +328,7 @@ impl Shared {
         let task = std::ptr::from_ref(task).cast_mut().cast();
         self.task.store(task, Ordering::Relaxed);
         let last_run = self.state.load(Ordering::Relaxed) & !(RUN - 1);
-        // `SeqCst`, as the loads of `asleep` that follow and the pair in `park`: either the helper
+        // `SeqCst`, as the loads of `asleep` that follow and the pair in `wait`: either the helper
         // sees this run, or the caller sees the helper asleep.
         self.state
             .store(last_run.wrapping_add(RUN) | OPEN, Ordering::SeqCst);
@@ -473,7 +473,13 @@ impl Shared {
             }
         };
         while let Err(payload) = catch_unwind(AssertUnwindSafe(drain)) {
-            lock(&self.panic).get_or_insert(payload);
+            let mut first = lock(&self.panic);
+            if first.is_none() {
+                *first = Some(payload);
+            } else {
+                // Dropped, it could panic where nobody catches it.
+                std::mem::forget(payload);
+            }
         }
         self.lanes[own].working.store(false, Ordering::Relaxed);
         IN_TASK.set(false);

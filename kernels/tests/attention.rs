@@ -411,8 +411,13 @@ fn keys_and_values_that_are_not_finite_give_the_same_bits() {
 /// A query that is not finite gives what is not a number, and changes no other.
 #[test]
 fn queries_that_are_not_finite_stay_alone() {
-    for (bad, kind) in bad_with_kinds([f32::NAN, f32::INFINITY]) {
+    let of_floats = [f32::NAN, f32::INFINITY].map(|bad| (bad, KvKind::F32));
+    for (bad, kind) in bad_with_kinds([f32::NAN, f32::INFINITY]).chain(of_floats) {
         for softcap in [None, Some(5.0)] {
+            if (bad, kind, softcap) == (f32::INFINITY, KvKind::F32, Some(5.0)) {
+                // Infinite scores are capped, too.
+                continue;
+            }
             let shape = AttentionShape {
                 softcap,
                 ..shape(3, 1, 24)
@@ -428,6 +433,20 @@ fn queries_that_are_not_finite_stay_alone() {
                 assert_eq!(bits(&found[..at]), bits(&clean[..at]), "{label}");
                 assert_eq!(bits(&found[at + 24..]), bits(&clean[at + 24..]), "{label}");
             }
+        }
+    }
+}
+
+/// Products that are not finite though their factors are.
+#[test]
+fn scores_that_overflow_give_what_is_not_a_number() {
+    let mut case = Case::new(shape(4, 2, 24), 70);
+    case.queries.iter_mut().for_each(|x| *x = x.signum() * 1e38);
+    case.keys.iter_mut().for_each(|x| *x = x.signum() * 1e20);
+    for kind in KvKind::ALL {
+        for isa in Isa::available() {
+            let found = case.run(isa, 2, kind, 0, 70);
+            assert!(found.iter().all(|x| x.is_nan()), "{isa}, {kind}");
         }
     }
 }

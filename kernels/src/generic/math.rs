@@ -32,7 +32,8 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
             p = p.fma(r, L::splat(c));
         }
         let p = p.fma(r.mul(r), r).add(L::splat(1.0));
-        p.ldexp(biased)
+        // Not `p` itself, which may not be a number.
+        p.mul(L::splat(1.0).ldexp(biased))
     }
 }
 
@@ -169,6 +170,18 @@ mod tests {
             (f64::from(y[0]) / reference(f64::from(x)) - 1.0).abs()
         });
         errors.fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        // Whatever it carries.
+        for bits in [0x7FC0_0000, 0x7FC0_0001, 0x7FC0_0180, 0xFFFF_FFFF] {
+            let x = f32::from_bits(bits);
+            let mut y = [0.0; LANES];
+            // SAFETY: the scalar lanes need no ISA; 16 floats.
+            unsafe { exp(Array::splat(x)).store(y.as_mut_ptr()) };
+            assert!(y[0].is_nan(), "{bits:x}");
+        }
     }
 
     /// The bounds are those of the documentation.

@@ -43,6 +43,26 @@ fn runs_every_task_once() {
 }
 
 #[test]
+fn panics_whose_payloads_panic_when_dropped_end_the_run() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let pool = ThreadPool::new(3);
+    let bombs = || pool.run(30, &|_| std::panic::panic_any(Bomb));
+    let payload = catch_unwind(AssertUnwindSafe(bombs)).expect_err("tasks panic");
+    assert!(payload.is::<Bomb>());
+    std::mem::forget(payload);
+    let seen = counts(30);
+    pool.run(30, &|index| {
+        seen[index].fetch_add(1, Ordering::Relaxed);
+    });
+    assert_all(&seen, 1);
+}
+
+#[test]
 fn serves_many_runs() {
     let pool = ThreadPool::new(3);
     let seen = counts(5);

@@ -2,7 +2,11 @@
 //! positions whose results merge in order (Flash-Decoding, Dao et al. 2023).
 //!
 //! Spans and chunks start at absolute positions, and queries do not mix: a query gives the same bits
-//! alone or in a batch, on one thread or many.
+//! alone or in a batch, on one thread or many. (A value of F32 that is not finite spoils those that share its chunk,
+//! even where they do not see it: it is multiplied by zero there.)
+//!
+//! A score that is not a number counts for nothing, unless all are such; an infinite one makes a result that is not a
+//! number.
 
 mod floats;
 mod integers;
@@ -301,8 +305,15 @@ unsafe fn online_softmax<L: Lanes>(
         for score in weights {
             largest = score.max(largest);
         }
+        // Of large numbers, rounded up, it would allow more than that.
+        let limit = *before + math::EXP2_LARGEST;
+        let limit = if limit - *before > math::EXP2_LARGEST {
+            *before
+        } else {
+            limit
+        };
         // Seldom after the first chunks, and a maximum across lanes takes long.
-        let now = if largest.exceeds(*before + math::EXP2_LARGEST) {
+        let now = if largest.exceeds(limit) {
             largest.largest()
         } else {
             *before
@@ -387,8 +398,8 @@ pub(crate) unsafe fn merge<L: Lanes>(
             largest
         }
     });
-    if largest == f32::NEG_INFINITY {
-        // No score was a number.
+    if !largest.is_finite() {
+        // No score was a number, or one was infinite.
         out.fill(f32::NAN);
         return;
     }
@@ -425,8 +436,8 @@ pub(crate) unsafe fn merge<L: Lanes>(
 #[inline(always)]
 unsafe fn finish<L: Lanes>(partial: &[f32], out: &mut [f32]) {
     let (accumulator, rest) = partial.split_at(partial.len() - 2);
-    if rest[0] == f32::NEG_INFINITY {
-        // No score was a number.
+    if !rest[0].is_finite() {
+        // No score was a number, or one was infinite.
         out.fill(f32::NAN);
         return;
     }

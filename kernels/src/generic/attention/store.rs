@@ -1,5 +1,6 @@
 //! Storing keys and values.
 
+use super::SPAN;
 use super::rotation::rotate;
 use crate::generic::dots::{BYTES, LEVELS, STEP, WORD, word_range};
 use crate::generic::lanes::{LANES, Lanes, lanes_at};
@@ -65,9 +66,9 @@ pub(crate) unsafe fn kv_store<L: Lanes>(
     }
 }
 
-/// Vectors with larger elements become zero: their scale times a weight of attention, which is up to 2 to the
-/// power of [`EXP2_LARGEST`], might not be finite.
-const LARGEST: f32 = f32::MAX / (1u32 << EXP2_LARGEST as u32) as f32;
+/// Vectors with larger elements become zero: the sum over a span of values times weights of attention, which are
+/// up to 2 to the power of [`EXP2_LARGEST`], might not be finite.
+const LARGEST: f32 = f32::MAX / ((1 << EXP2_LARGEST as usize) * SPAN) as f32;
 
 /// The largest magnitude of INT8 codes.
 const BYTE: f32 = 127.0;
