@@ -6,6 +6,7 @@ use crate::tokenizer::Tokenizer;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, State, context};
 use serde::{Deserialize, Serialize};
+use serde_json::ser::{Formatter, PrettyFormatter};
 use std::io;
 
 /// One message of a conversation.
@@ -121,6 +122,8 @@ impl ChatTemplate {
         let context = context! {
             messages => messages,
             add_generation_prompt => answer,
+            tools => (),
+            documents => (),
             bos_token => self.bos,
             eos_token => self.eos,
         };
@@ -190,20 +193,50 @@ fn strftime_now(format: String) -> Result<String, minijinja::Error> {
         .map_err(|e| invalid(e.to_string()))
 }
 
+/// JSON on one line with the spaces of Python's.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        self.begin_array_value(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+fn json_with(value: &Value, formatter: impl Formatter) -> serde_json::Result<String> {
+    let mut out = vec![];
+    value.serialize(&mut serde_json::Serializer::with_formatter(
+        &mut out, formatter,
+    ))?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
 /// JSON without the HTML escapes of Jinja's own filter, as `transformers` has it.
 fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
-    let invalid =
-        |e: serde_json::Error| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string());
     let indent: Option<usize> = options.get("indent")?;
-    let Some(indent) = indent.filter(|&indent| indent <= 16) else {
-        return serde_json::to_string(&value).map_err(invalid);
+    let json = match indent.filter(|&indent| indent <= 16) {
+        None => json_with(&value, Spaced),
+        Some(indent) => {
+            let spaces = " ".repeat(indent);
+            json_with(&value, PrettyFormatter::with_indent(spaces.as_bytes()))
+        }
     };
-    let spaces = " ".repeat(indent);
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-    let mut out = vec![];
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    serde::Serialize::serialize(&value, &mut serializer).map_err(invalid)?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    json.map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
 #[cfg(test)]
@@ -235,7 +268,7 @@ mod tests {
         let text = template(source).render(&[Message::new("user", " Hi <&> é")], false);
         assert_eq!(
             text.unwrap(),
-            "<s>[{\"role\":\"user\",\"content\":\" Hi <&> é\"}]4"
+            "<s>[{\"role\": \"user\", \"content\": \" Hi <&> é\"}]4"
         );
     }
 

@@ -44,8 +44,8 @@ pub struct Completion {
     pub finish: Finish,
 }
 
-/// Generates text after what `session` holds; `on_text` gets each piece as it becomes certain, and
-/// may stop the completion.
+/// Generates text after what `session` holds; `on_text` gets each piece as it becomes certain, an empty one from a
+/// token that makes none, and may stop the completion.
 ///
 /// # Errors
 /// A session without tokens, or a tokenizer that lacks one of the model's.
@@ -65,11 +65,7 @@ pub fn complete(
     let mut stopped = false;
     let mut emit = |text: &mut String, piece: &str| {
         text.push_str(piece);
-        if piece.is_empty() {
-            ControlFlow::Continue(())
-        } else {
-            on_text(piece)
-        }
+        on_text(piece)
     };
     while limits.max_tokens.is_none_or(|max| completion.tokens < max) {
         if session.position() == session.capacity() {

@@ -166,9 +166,12 @@ impl Sums {
             let reference = f64::from(reference) - reference_total;
             reference.exp() * (reference - (f64::from(model) - total))
         });
-        // Rounding can leave a sum that is zero a little below it.
-        self.divergences.push(divergence.sum::<f64>().max(0.0));
-        self.agreements += usize::from(largest(logits) == largest(reference));
+        let divergence: f64 = divergence.sum();
+        // Rounding can leave a sum that is zero a little below it. What is not a number stays.
+        let divergence = if divergence < 0.0 { 0.0 } else { divergence };
+        self.divergences.push(divergence);
+        let agrees = !divergence.is_nan() && largest(logits) == largest(reference);
+        self.agreements += usize::from(agrees);
     }
 
     fn evaluation(mut self, windows: usize) -> Evaluation {
@@ -219,6 +222,16 @@ mod tests {
         assert!((distance.kl_mean - kl / 2.0).abs() < 1e-6);
         assert!((distance.kl_p99 - kl).abs() < 1e-6);
         assert_eq!(distance.top1_agreement, 1.0);
+    }
+
+    #[test]
+    fn logits_that_are_not_numbers_agree_with_nothing() {
+        let mut sums = Sums::default();
+        sums.add(&[f32::NAN, 1.0], Some(&[1.0, 0.0]), 0);
+        sums.add(&[1.0, 0.0], Some(&[1.0, 0.0]), 0);
+        let distance = sums.evaluation(1).against_reference.unwrap();
+        assert!(distance.kl_mean.is_nan() && distance.kl_p99.is_nan());
+        assert_eq!(distance.top1_agreement, 0.5);
     }
 
     #[test]

@@ -69,25 +69,16 @@ impl Sampler {
     /// chosen, unless there are no others: then it is token 0.
     pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> u32 {
         let options = &self.options;
-        let penalized = &recent[recent.len().saturating_sub(options.repeat_last_n)..];
-        let penalized: &[u32] = if options.repeat_penalty == 1.0 {
-            &[]
+        let penalized;
+        let logits = if options.repeat_penalty == 1.0 {
+            logits
         } else {
-            penalized
+            let recent = &recent[recent.len().saturating_sub(options.repeat_last_n)..];
+            penalized = penalize(logits, recent, options.repeat_penalty);
+            &penalized
         };
-        let penalize = |token: u32, logit: f32| {
-            if !penalized.contains(&token) {
-                logit
-            } else if logit > 0.0 {
-                logit / options.repeat_penalty
-            } else {
-                logit * options.repeat_penalty
-            }
-        };
-        let all = (0u32..)
-            .zip(logits)
-            .map(|(token, &logit)| (token, penalize(token, logit)))
-            .filter(|(_, logit)| !logit.is_nan());
+        let all = (0u32..).zip(logits.iter().copied());
+        let all = all.filter(|(_, logit)| !logit.is_nan());
         if options.temperature <= 0.0 {
             // The first of equals, as a stable sort would have it.
             let best = all.reduce(|best, next| if next.1 > best.1 { next } else { best });
@@ -148,6 +139,24 @@ impl Sampler {
         // Rounding, a single infinite logit, or no candidate at all.
         self.candidates.first().map_or(0, |&(token, _)| token)
     }
+}
+
+/// Logits of which those of `recent` tokens are less likely, each once (Keskar et al. 2019).
+fn penalize(logits: &[f32], recent: &[u32], penalty: f32) -> Vec<f32> {
+    let mut logits = logits.to_vec();
+    let mut recent = recent.to_vec();
+    recent.sort_unstable();
+    recent.dedup();
+    for token in recent {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            *logit = if *logit > 0.0 {
+                *logit / penalty
+            } else {
+                *logit * penalty
+            };
+        }
+    }
+    logits
 }
 
 /// SplitMix64 (Steele et al. 2014): tiny, and good enough for one draw per token.

@@ -56,7 +56,7 @@ impl Judgements {
     }
 
     /// Spearman's rank correlation of the judgements with the cosines of the documents' embeddings,
-    /// -1 to 1.
+    /// -1 to 1; not a number if an embedding is none.
     ///
     /// # Panics
     /// If there is not one embedding for each document.
@@ -66,6 +66,9 @@ impl Judgements {
         for (index, a) in embeddings.iter().enumerate() {
             let after = &embeddings[index + 1..];
             cosines.extend(after.iter().map(|b| cosine(&a.values, &b.values)));
+        }
+        if cosines.iter().any(|cosine| cosine.is_nan()) {
+            return f64::NAN;
         }
         correlation(&ranks(&cosines), &ranks(&self.pairs))
     }
@@ -132,6 +135,8 @@ mod tests {
         assert!((opposite.spearman(&embeddings(&vectors)) + 1.0).abs() < 1e-12);
         let same = [[1.0, 0.0]; 3];
         assert_eq!(judged.spearman(&embeddings(&same)), 0.0);
+        let infinite = [[f32::INFINITY, 0.0], [0.9, 0.3], [0.0, 1.0]];
+        assert!(judged.spearman(&embeddings(&infinite)).is_nan());
     }
 
     #[test]

@@ -54,7 +54,10 @@ impl<'t> TextStream<'t> {
             trimmed
         };
         let piece = self.after_out(&text[..certain]);
-        if certain == text.len() {
+        if text.is_empty() && !self.before()?.is_empty() {
+            // A token that is no text, such as a special one, is no context either.
+            self.tokens.truncate(self.context);
+        } else if certain == text.len() {
             // What was new is the context of what comes.
             self.tokens.drain(..self.context);
             self.context = self.tokens.len();
@@ -78,9 +81,14 @@ impl<'t> TextStream<'t> {
         text.strip_prefix(&self.out).unwrap_or_default().to_owned()
     }
 
+    /// Text of the context.
+    fn before(&self) -> Result<String, Error> {
+        self.tokenizer.decode(&self.tokens[..self.context])
+    }
+
     /// Text of the tokens after the context.
     fn pending(&self) -> Result<String, Error> {
-        let before = self.tokenizer.decode(&self.tokens[..self.context])?;
+        let before = self.before()?;
         let mut text = self.tokenizer.decode(&self.tokens)?;
         let common = before.bytes().zip(text.bytes()).take_while(|(a, b)| a == b);
         let mut common = common.count();

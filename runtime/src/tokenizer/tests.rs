@@ -30,7 +30,10 @@ fn byte_fallback() -> Tokenizer {
             {"type": "Strip", "content": " ", "start": 1, "stop": 0},
         ]},
         "model": {"type": "BPE", "vocab": vocab, "merges": [], "byte_fallback": true},
-        "added_tokens": [],
+        "added_tokens": [{
+            "id": 261, "content": "</s>", "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        }],
     });
     Tokenizer::from_json(json.to_string().as_bytes(), Path::new("t.json")).unwrap()
 }
@@ -61,6 +64,9 @@ fn a_leading_space_stays_after_a_prompt() {
     let tokenizer = byte_fallback();
     assert_eq!(streamed(&tokenizer, &[257], &[258]).1, " world");
     assert_eq!(streamed(&tokenizer, &[], &[257, 258]).1, "Hello world");
+    assert_eq!(streamed(&tokenizer, &[], &[257, 261, 258]).1, "Hello world");
+    // A space alone is no text yet where none stands before it.
+    assert_eq!(streamed(&tokenizer, &[], &[261, 256, 260]).1, " a");
     // é in two bytes.
     assert_eq!(
         streamed(&tokenizer, &[257], &[256, 0xC3, 0xA9, 260]).1,
