@@ -17,6 +17,9 @@ use std::path::Path;
 pub fn open(path: &Path) -> Result<Checkpoint, Error> {
     if path.is_dir() {
         hf::open(path)
+    } else if path.extension().is_some_and(|name| name == "safetensors") {
+        let reason = "weights alone: convert the folder that they are in, with config.json and tokenizer.json";
+        Err(Error::source(path, reason))
     } else {
         gguf::open(path)
     }

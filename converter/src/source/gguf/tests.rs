@@ -197,7 +197,7 @@ fn byte_level_tokenizers_are_rebuilt() {
         "©",
         "<user>",
     ];
-    let contents = contents([
+    let mut contents = contents([
         ("tokenizer.ggml.model", Value::Text("gpt2".to_owned())),
         ("tokenizer.ggml.tokens", texts(&tokens)),
         (
@@ -208,7 +208,7 @@ fn byte_level_tokenizers_are_rebuilt() {
         ("tokenizer.ggml.bos_token_id", Value::Int(0)),
         ("tokenizer.ggml.eos_token_id", Value::Int(0)),
     ]);
-    let (tokenizer, rebuilt) = rebuilt(&contents);
+    let (tokenizer, first) = rebuilt(&contents);
     let encode = |text: &str| tokenizer.encode(text, true).unwrap();
     assert_eq!(encode("hi hi"), [4, 6]);
     // A byte at a time where there is no merge; special and added tokens whole.
@@ -217,9 +217,21 @@ fn byte_level_tokenizers_are_rebuilt() {
     assert_eq!(tokenizer.decode(&[4, 6, 7, 8]).unwrap(), "hi hié");
     // Special tokens are left out of text, added ones are text.
     assert_eq!(tokenizer.decode(&[1, 4, 9]).unwrap(), "hi<user>");
-    // Byte-level models get no token before a text unless the metadata says so.
-    assert_eq!(rebuilt.bos_token, None);
-    assert_eq!(rebuilt.eos_tokens, [0, 1]);
+    // Byte-level models get no token before a text unless the metadata says so, or they are Llama 3's or
+    // Mistral's.
+    assert_eq!(first.bos_token, None);
+    assert_eq!(first.eos_tokens, [0, 1]);
+    let mut with = |key: &str, value| {
+        contents.metadata.insert(key.to_owned(), value);
+        rebuilt(&contents).1.bos_token
+    };
+    let pre = |name: &str| Value::Text(name.to_owned());
+    assert_eq!(with("tokenizer.ggml.pre", pre("llama-bpe")), Some(0));
+    assert_eq!(with("tokenizer.ggml.pre", pre("tekken")), Some(0));
+    assert_eq!(
+        with("tokenizer.ggml.add_bos_token", Value::Bool(false)),
+        None
+    );
 }
 
 #[test]

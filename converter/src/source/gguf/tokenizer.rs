@@ -59,6 +59,8 @@ pub fn rebuild(contents: &Contents, vocab: usize) -> Result<Rebuilt, String> {
             ));
         }
     };
+    // Where the metadata does not say, as llama.cpp has it.
+    let has_bos = |pre| matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "tekken");
     let special = |key: &str| -> Result<Option<u32>, String> {
         let Some(token) = contents.count(key)? else {
             return Ok(None);
@@ -71,9 +73,10 @@ pub fn rebuild(contents: &Contents, vocab: usize) -> Result<Rebuilt, String> {
         }
         Ok(u32::try_from(token).ok())
     };
-    let adds_bos = contents
-        .flag("tokenizer.ggml.add_bos_token")?
-        .unwrap_or(!byte_level);
+    let adds_bos = match contents.flag("tokenizer.ggml.add_bos_token")? {
+        Some(adds) => adds,
+        None => !byte_level || contents.text("tokenizer.ggml.pre")?.is_some_and(has_bos),
+    };
     let bos_token = special("tokenizer.ggml.bos_token_id")?.filter(|_| adds_bos);
     let mut eos_tokens = vec![];
     for name in ["eos", "eot", "eom"] {

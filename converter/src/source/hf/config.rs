@@ -133,6 +133,7 @@ fn defaults(model_type: &str) -> Value {
             "max_position_embeddings": 131_072,
             "query_pre_attn_scalar": 256,
             "sliding_window": 4096,
+            "hidden_activation": "gelu_pytorch_tanh",
         }),
         "mistral" => json!({"sliding_window": 4096}),
         "qwen3" => json!({"head_dim": 128}),

@@ -37,7 +37,7 @@ struct Config {
     #[serde(alias = "activation")]
     hidden_act: String,
     max_position_embeddings: usize,
-    #[serde(default)]
+    #[serde(default = "default_types")]
     type_vocab_size: usize,
     #[serde(default = "default_eps")]
     layer_norm_eps: f32,
@@ -57,6 +57,10 @@ struct Config {
 #[derive(Default, Deserialize)]
 struct CrossEncoder {
     activation_fn: Option<String>,
+}
+
+fn default_types() -> usize {
+    2
 }
 
 fn default_eps() -> f32 {
@@ -319,7 +323,9 @@ pub fn read_pooling(folder: &Folder, config: &mut ModelConfig) -> Result<(), Err
                     let reason = format!("module {:?}: expected a folder in here", module.path);
                     return Err(Error::source(&modules_path, reason));
                 }
-                let name = format!("{}/config.json", module.path);
+                // A path may be empty: this folder.
+                let name = Path::new(&module.path).join("config.json");
+                let name = name.to_string_lossy().into_owned();
                 let path = folder.path().join(&name);
                 let text = folder.read(&name)?;
                 let text = text.ok_or_else(|| Error::source(&path, "missing"))?;

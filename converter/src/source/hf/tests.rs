@@ -154,6 +154,7 @@ fn gemma3_with_vision_leaves_much_to_defaults() {
     assert_eq!(model.layers[6].window, Some(1024));
     assert_eq!(model.attention_scale, 0.0625);
     assert_eq!(model.eos_tokens, [1, 106]);
+    assert_eq!(model.activation, Activation::GeluTanh);
     assert!(model.tied_head);
 }
 
