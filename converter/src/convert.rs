@@ -11,6 +11,7 @@ use crate::{Error, passes, plan, source};
 use kinglet::format::names::{Projection, bias_name, correction, projections};
 use kinglet::format::validate::Stored;
 use kinglet::format::{Activations, Header, Planned, Provenance, WeightInfo, Writer};
+use kinglet::output::Output;
 use kinglet_kernels::packing::{Kind, Layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -31,6 +32,7 @@ pub fn convert(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Report, Error> {
     recipe.kinds()?;
+    Output::check(output)?;
     write(&source::open(input)?, output, recipe, progress)
 }
 

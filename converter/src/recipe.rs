@@ -1,5 +1,5 @@
-//! A recipe: what a conversion does, as TOML. Each key has a command-line flag of the same name, and
-//! the recipe is stored in the file that it made.
+//! A recipe: what a conversion does, as TOML. Each key has a command-line flag of the same name (`kind` is `--quant`,
+//! `minimum` is `--min`), and the recipe is stored in the file that it made.
 
 use crate::Error;
 use crate::calibrate::BUILT_IN;
@@ -177,6 +177,19 @@ impl Recipe {
     /// A setting that names no kind or group size, or passes that do not go with the rest.
     pub fn kinds(&self) -> Result<Kinds, Error> {
         let kinds = self.quantize.kinds()?;
+        // For what it finds wrong, whatever the model.
+        self.quantize.budget(1)?;
+        if let Some(path) = &self.quantize.calibration
+            && path.to_str().is_none()
+        {
+            return Err(Error::Setting {
+                flag: "calibration",
+                reason: format!(
+                    "{}: expected a name in UTF-8: rename the file",
+                    path.display()
+                ),
+            });
+        }
         let flag = match self.passes {
             Passes {
                 awq: Some(true), ..
@@ -208,7 +221,7 @@ impl Recipe {
     /// The recipe as TOML.
     ///
     /// # Panics
-    /// Never: a recipe is plain data.
+    /// If the name of the calibration text is not UTF-8, which [`Recipe::kinds`] refuses.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe is plain data")
     }

@@ -10,6 +10,7 @@ fn ends(arguments: &str, code: i32, names: &[&str]) {
     std::fs::create_dir(folder.join("nothing")).unwrap();
     std::fs::write(folder.join("empty.gguf"), b"").unwrap();
     std::fs::write(folder.join("other.gguf"), b"%PDF-1.7").unwrap();
+    std::fs::write(folder.join("a.safetensors"), b"").unwrap();
     std::fs::write(folder.join("recipe.toml"), b"[quantize]\nbits = 3").unwrap();
     std::fs::write(folder.join("latin1.toml"), b"caf\xe9").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_kinglet-convert"))
@@ -53,11 +54,20 @@ fn settings_that_make_no_sense_are_refused_by_flag() {
         &["latin1.toml", "UTF-8"],
     );
     ends("empty.gguf --surprise", 2, &["--surprise"]);
+    ends("empty.gguf --size 3XB", 1, &["--size", "3XB", "77.6MB"]);
+}
+
+/// Before the source is read.
+#[test]
+fn outputs_that_cannot_be_written_are_named() {
+    ends("empty.gguf -o nothing", 1, &["nothing", "is not a file"]);
+    ends("empty.gguf -o none/a.kgl", 1, &["none: No such file"]);
 }
 
 #[test]
 fn sources_that_cannot_be_used_are_named() {
-    ends("none", 1, &["none", "No such file"]);
+    ends("none", 1, &["none", "no such folder or file", "smollm2"]);
+    ends("a.safetensors", 1, &["a.safetensors", "convert the folder"]);
     ends("empty.gguf", 1, &["empty.gguf", "0 are left"]);
     ends("other.gguf", 1, &["other.gguf", "not a GGUF file"]);
     ends("nothing", 1, &["nothing", "config.json is missing"]);

@@ -10,6 +10,7 @@ mod error;
 pub mod eval;
 pub mod format;
 pub mod model;
+pub mod output;
 pub mod sampler;
 pub mod session;
 pub mod similarity;

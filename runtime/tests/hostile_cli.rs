@@ -199,6 +199,9 @@ fn run_refused(flags: &str, names: &[&str]) {
 fn sound_runs_succeed() {
     ends("run -m m.kgl -p a -n 3 --temp 0", b"", 0, &["completion 3"]);
     ends("run -m m.kgl -p - -n 1", b"abc", 0, &["prompt 3 tokens"]);
+    // The newline that ends a text is none of the prompt.
+    ends("run -m m.kgl -p - -n 1", b"abc\n", 0, &["prompt 3 tokens"]);
+    ends("run -m m.kgl -p -5 --stop -- -n 1", b"", 0, &["prompt 2"]);
     ends("run -m m.kgl -p a -n 0", b"", 0, &["completion 0"]);
     ends("run -m m.kgl -p a -c 2", b"", 0, &["completion 1"]);
     let huge = usize::MAX.to_string();
@@ -209,6 +212,34 @@ fn sound_runs_succeed() {
     ends("bench -m m.kgl -p 2 -n 1 -r 1 -t 1", b"", 0, &[]);
     let crowd = "bench -m m.kgl -p 2 -n 1 -r 1 -t 1024";
     ends(crowd, b"", 0, &["note: --threads 1024", "cores to run on"]);
+}
+
+/// Whoever read the messages may be gone.
+#[test]
+fn messages_that_nobody_reads_do_not_stop_a_run() {
+    let run = |model: &str| {
+        let arguments = ["run", "-m", model, "-p", "a", "-n", "1"];
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
+        let command = command.args(arguments).current_dir(folder());
+        let command = command.stdout(Stdio::null()).stderr(writer);
+        command.status().unwrap().code()
+    };
+    assert_eq!(run("m.kgl"), Some(0));
+    assert_eq!(run("none.kgl"), Some(1));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_not_utf8_are_no_trouble() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let name = OsStr::from_bytes(b"m\xff.kgl");
+    std::fs::copy(folder().join("encoder.kgl"), folder().join(name)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
+    let command = command.args(["embed", "--bench", "a", "-m"]).arg(name);
+    check(&command.current_dir(folder()).output().unwrap(), 0, &[]);
 }
 
 #[test]
@@ -319,7 +350,7 @@ fn files_that_cannot_be_used_are_named() {
             &format!("{command} -m empty.kgl"),
             &["empty.kgl", "too short"],
         );
-        refused(&format!("{command} -m ."), &["."]);
+        refused(&format!("{command} -m ."), &["it is a folder"]);
         refused(
             &format!("{command} -m short.txt"),
             &["short.txt", "not a .kgl file"],

@@ -1,7 +1,7 @@
 //! `kinglet-convert compare`
 
 use super::args::{CompareArgs, ProbeArgs};
-use super::print;
+use super::{note, print};
 use crate::Error;
 use crate::compare::{Options, compare, probe};
 use kinglet_kernels::pool;
@@ -18,10 +18,12 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
         })
     };
     at_least("ctx", args.ctx, 4)?;
+    at_least("chunks", args.chunks.unwrap_or(1), 1)?;
     at_least("prompt", args.prompt, 1)?;
     at_least("n", args.n, 1)?;
     at_least("repeat", args.repeat, 1)?;
     at_least("threads", args.threads.unwrap_or(1), 1)?;
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
     let options = Options {
         text: args.text.clone(),
         similarity: match args.similarity.as_slice() {
@@ -41,14 +43,14 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
         ]),
     };
     let comparison = compare(&args.reference, &args.variants, &options, &|line| {
-        eprintln!("{line}");
+        note(line);
     })?;
-    comparison.write(&args.out)?;
     print(comparison.markdown().as_bytes())?;
-    eprintln!(
+    comparison.write(&args.out)?;
+    note(format_args!(
         "wrote report.html, report.md and report.json to {}",
         args.out.display()
-    );
+    ));
     Ok(())
 }
 
@@ -56,7 +58,9 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
 fn with_room(threads: usize) -> usize {
     let room = pool::room(&[]).unwrap_or(threads);
     if threads > room {
-        eprintln!("note: --threads {threads}: there are {room} cores, so {room} run");
+        note(format_args!(
+            "note: --threads {threads}: there are {room} cores, so {room} run"
+        ));
     }
     threads.min(room)
 }

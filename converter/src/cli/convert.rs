@@ -1,13 +1,17 @@
 //! `kinglet-convert INPUT`
 
 use super::args::ConvertArgs;
-use super::print;
+use super::{note, print};
 use crate::pull::{CATALOGUE, pull};
-use crate::recipe::{Method, Recipe};
+use crate::recipe::{Method, Quantize, Recipe};
 use crate::report::Report;
 use crate::{Error, convert};
 use indicatif::{ProgressBar, ProgressStyle};
+use kinglet::output::Output;
 use std::path::{Path, PathBuf};
+
+/// The exit status of a program that Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
 
 /// Converts a model and prints the report.
 pub fn run(args: &ConvertArgs) -> Result<(), Error> {
@@ -15,7 +19,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Error> {
     let named = args.input.as_deref().unwrap_or(Path::new(""));
     let input = input(named)?;
     let output = args.output.clone();
-    let output = output.unwrap_or_else(|| default_output(named, &recipe.quantize.kind));
+    let output = output.unwrap_or_else(|| default_output(named, &recipe.quantize));
     let report = with_progress(&input, &output, &recipe)?;
     if args.json {
         let json = serde_json::to_string_pretty(&report).expect("a report is plain data");
@@ -24,8 +28,14 @@ pub fn run(args: &ConvertArgs) -> Result<(), Error> {
     print(report.to_string().as_bytes())
 }
 
-/// [`convert()`] with a progress bar on standard error.
+/// [`convert()`] with a progress bar on standard error. Ctrl-C leaves nothing of the file.
 pub fn with_progress(input: &Path, output: &Path, recipe: &Recipe) -> Result<Report, Error> {
+    let temporary = Output::temporary(output);
+    // Where there is no such thing, what is left has to be removed by hand.
+    let _ = ctrlc::set_handler(move || {
+        let _ = std::fs::remove_file(&temporary);
+        std::process::exit(INTERRUPTED);
+    });
     let style = "{msg} {bar:30} {percent:>3} %  {human_pos} of {human_len} weights, {eta} left";
     let style = ProgressStyle::with_template(style).expect("a valid template");
     let bar = ProgressBar::new(0)
@@ -62,7 +72,8 @@ fn recipe(args: &ConvertArgs) -> Result<Recipe, Error> {
     quantize.keep_grid |= args.keep_grid;
     quantize.embed = args.embed.clone().or(quantize.embed.take());
     quantize.head = args.head.clone().or(quantize.head.take());
-    if args.size.is_some() || args.bpw.is_some() {
+    // A kind in place of a size, too.
+    if args.size.is_some() || args.bpw.is_some() || args.quant.is_some() {
         quantize.size.clone_from(&args.size);
         quantize.bpw = args.bpw;
     }
@@ -79,14 +90,33 @@ fn input(named: &Path) -> Result<PathBuf, Error> {
     let known = CATALOGUE
         .iter()
         .any(|entry| entry.name == name.to_lowercase());
-    if named.exists() || !(known || name.starts_with("hf:")) {
+    if named.exists() {
         return Ok(named.to_owned());
     }
-    pull(&name, None, &|line| eprintln!("{line}"))
+    if !known && !name.starts_with("hf:") {
+        let names = CATALOGUE.iter().map(|entry| entry.name);
+        return Err(Error::source(
+            named,
+            format!(
+                "there is no such folder or file: expected one, hf:OWNER/NAME, or {}",
+                names.collect::<Vec<_>>().join(", ")
+            ),
+        ));
+    }
+    pull(&name, None, &|line| note(line))
 }
 
-/// `NAME-KIND.kgl` in the current folder.
-fn default_output(input: &Path, kind: &str) -> PathBuf {
+/// `NAME-KIND.kgl`, or `NAME-SIZE.kgl`, in the current folder.
+fn default_output(input: &Path, quantize: &Quantize) -> PathBuf {
+    // `.` and `..` have names of their own.
+    let own = input.file_name().is_none().then(|| input.canonicalize());
+    let own = own.and_then(Result::ok);
+    let input = own.as_deref().unwrap_or(input);
+    let kind = match (&quantize.size, quantize.bpw) {
+        (Some(size), _) => size.replace(char::is_whitespace, ""),
+        (None, Some(bpw)) => format!("{bpw}bpw"),
+        (None, None) => quantize.kind.clone(),
+    };
     let name = match input.extension() {
         Some(gguf) if gguf == "gguf" => input.file_stem(),
         _ => input.file_name(),
@@ -102,9 +132,21 @@ mod tests {
 
     #[test]
     fn outputs_are_named_after_the_input() {
-        let named = |input: &str| default_output(Path::new(input), "q4").display().to_string();
+        let named = |input: &str| {
+            let output = default_output(Path::new(input), &Quantize::default());
+            output.display().to_string()
+        };
         assert_eq!(named("a/model.Q8_0.gguf"), "model.Q8_0-q4.kgl");
         assert_eq!(named("models/SmolLM2-1.7B"), "SmolLM2-1.7B-q4.kgl");
         assert_eq!(named("hf:Qwen/Qwen3-0.6B"), "Qwen3-0.6B-q4.kgl");
+        let here = std::env::current_dir().unwrap();
+        let here = here.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(named("."), format!("{here}-q4.kgl"));
+        let sized = Quantize {
+            size: Some("77.5 MB".to_owned()),
+            ..Quantize::default()
+        };
+        let output = default_output(Path::new("a"), &sized);
+        assert_eq!(output, Path::new("a-77.5MB.kgl"));
     }
 }

@@ -10,6 +10,7 @@ use crate::Error;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use std::error::Error as _;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            note(format_args!("error: {}", chain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -55,6 +56,11 @@ fn chain(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Writes a line to standard error. Nobody needs to read it.
+fn note(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes to standard output; a closed pipe is an error that [`main`] takes for success.

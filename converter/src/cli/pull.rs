@@ -1,7 +1,7 @@
 //! `kinglet-convert pull`
 
 use super::args::PullArgs;
-use super::print;
+use super::{note, print};
 use crate::Error;
 use crate::pull::{CATALOGUE, pull};
 
@@ -13,6 +13,6 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
         return print(list.as_bytes());
     }
     let name = args.name.as_deref().unwrap_or_default();
-    let path = pull(name, args.from, &|line| eprintln!("{line}"))?;
+    let path = pull(name, args.from, &|line| note(line))?;
     print(format!("{}\n", path.display()).as_bytes())
 }

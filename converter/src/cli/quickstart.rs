@@ -2,7 +2,7 @@
 
 use super::args::QuickstartArgs;
 use super::convert::with_progress;
-use super::print;
+use super::{note, print};
 use crate::Error;
 use crate::pull::{cache, pull};
 use crate::recipe::{Quantize, Recipe};
@@ -53,7 +53,7 @@ pub fn run(args: &QuickstartArgs) -> Result<(), Error> {
     let decode = start.elapsed();
     output?;
     print(b"\n")?;
-    eprintln!(
+    note(format_args!(
         "\n{} threads, {}: prompt of {} tokens at {}, answer of {} at {}\n\
          The model is {} ({}). Talk with it:\n\n  \
          cargo run --release -p kinglet -- chat -m {}",
@@ -66,7 +66,7 @@ pub fn run(args: &QuickstartArgs) -> Result<(), Error> {
         file.display(),
         megabytes(model.file().file_bytes()),
         file.display(),
-    );
+    ));
     Ok(())
 }
 
@@ -86,11 +86,11 @@ fn converted() -> Result<PathBuf, Error> {
     if is_current(&file, &recipe) {
         return Ok(file);
     }
-    let source = pull(MODEL, None, &|line| eprintln!("{line}"))?;
+    let source = pull(MODEL, None, &|line| note(line))?;
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     }
-    eprintln!("{}", with_progress(&source, &file, &recipe)?);
+    note(with_progress(&source, &file, &recipe)?);
     Ok(file)
 }
 

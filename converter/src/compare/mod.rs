@@ -19,6 +19,7 @@ use crate::Error;
 use kinglet::Model;
 use kinglet::eval::EvalOptions;
 use kinglet::format::{ModelFile, Provenance};
+use kinglet::output;
 use kinglet::similarity::Judgements;
 use kinglet_kernels::Engine;
 use kinglet_kernels::isa::Isa;
@@ -174,7 +175,7 @@ impl Comparison {
         ];
         for (name, contents) in files {
             let path = folder.join(name);
-            std::fs::write(&path, contents).map_err(|e| Error::io(&path, e))?;
+            output::write(&path, contents.as_bytes())?;
         }
         Ok(())
     }

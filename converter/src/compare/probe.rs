@@ -33,8 +33,8 @@ pub fn probe(path: &Path, threads: usize, prompt: usize) -> Result<Probe, Error>
     let vocab = model.config().vocab_size as u32;
     // What the tokens are does not matter: each is a row of the embedding.
     let tokens = |count: usize| {
-        (0..count as u32)
-            .map(|i| i.wrapping_mul(7919) % vocab)
+        (0..count)
+            .map(|i| (i as u32).wrapping_mul(7919) % vocab)
             .collect()
     };
     match &model.config().encoder {
@@ -44,11 +44,12 @@ pub fn probe(path: &Path, threads: usize, prompt: usize) -> Result<Probe, Error>
             encoder.embed_tokens(&[tokens.into()], &EmbedOptions::default())?;
         }
         None => {
-            let tokens: Vec<u32> = tokens(prompt.max(1));
+            let prompt = prompt.max(1);
             let mut session = model.session(SessionOptions {
-                context: tokens.len() + 1,
+                context: prompt.saturating_add(1),
                 ..SessionOptions::default()
             })?;
+            let tokens: Vec<u32> = tokens(prompt);
             session.prefill(&tokens)?;
             session.next()?;
         }

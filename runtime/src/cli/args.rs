@@ -145,7 +145,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub repeat_last_n: usize,
     /// End the text at this string; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
 }
 
@@ -157,10 +157,15 @@ pub struct RunArgs {
     pub context: ContextArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// The prompt; - reads it from standard input
-    #[arg(short, long, required_unless_present = "file")]
+    /// The prompt; - reads it from standard input, but for a newline at its end
+    #[arg(
+        short,
+        long,
+        required_unless_present = "file",
+        allow_hyphen_values = true
+    )]
     pub prompt: Option<String>,
-    /// Read the prompt from a file
+    /// Read the prompt from a file, but for a newline at its end
     #[arg(short, long, conflicts_with = "prompt")]
     pub file: Option<PathBuf>,
     /// The most tokens to generate; -1: until the model ends or the context is full
@@ -186,7 +191,7 @@ pub struct ChatArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// What the model is told before the conversation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// The most tokens of an answer; -1: until the model ends it
     #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = -1, allow_negative_numbers = true)]

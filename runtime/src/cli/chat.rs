@@ -2,10 +2,11 @@
 
 use super::args::ChatArgs;
 use super::error::CliError;
-use super::{load, print, units};
+use super::{load, note, print, units};
 use crate::chat::{ChatTemplate, Message};
 use crate::complete::{Finish, Limits, complete};
 use crate::error::Error;
+use crate::output;
 use crate::session::Session;
 use crate::tokenizer::Tokenizer;
 use rustyline::error::ReadlineError;
@@ -25,6 +26,9 @@ const HELP: &str = "\
 Ctrl-C stops an answer; a line that ends in \\ goes on in the next one
 ";
 
+/// Tokens of a prompt between looks for Ctrl-C.
+const PART: usize = 512;
+
 /// Talks until the user ends it.
 pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     let model = load::decoder(&args.model)?;
@@ -40,15 +44,15 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
         messages: vec![],
         interrupted: Arc::default(),
     };
-    let interrupted = chat.interrupted.clone();
-    // While a line is edited the terminal hands Ctrl-C to the editor; this is for answers.
-    ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed))
-        .map_err(|e| CliError::Usage(format!("Ctrl-C: {e}")))?;
     chat.reset();
     let mut input = Input::new()?;
     if input.is_terminal() {
+        let interrupted = chat.interrupted.clone();
+        // While a line is edited the terminal hands Ctrl-C to the editor; this is for answers.
+        ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed))
+            .map_err(|e| CliError::Usage(format!("Ctrl-C: {e}")))?;
         let name = &model.file().header().provenance.source;
-        eprintln!("{name}; /help lists the commands");
+        note(format_args!("{name}; /help lists the commands"));
     }
     while let Some(line) = input.line()? {
         match chat.line(line.trim(), input.is_terminal()) {
@@ -56,7 +60,7 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
             Ok(ControlFlow::Break(())) => break,
             Err(error @ CliError::Output(_)) => return Err(error),
             // A full context, a file that is not there: the chat goes on.
-            Err(error) if input.is_terminal() => eprintln!("error: {error}"),
+            Err(error) if input.is_terminal() => note(format_args!("error: {error}")),
             Err(error) => return Err(error),
         }
     }
@@ -125,14 +129,19 @@ impl Chat<'_> {
         self.session.truncate(known);
         let new = &tokens[known..];
         self.session.check_fits(new.len() + 1)?;
+        let interrupted = self.interrupted.clone();
+        interrupted.store(false, Ordering::Relaxed);
         let start = Instant::now();
-        self.session.prefill(new)?;
+        for part in new.chunks(PART) {
+            self.session.prefill(part)?;
+            if interrupted.load(Ordering::Relaxed) {
+                return print("\n");
+            }
+        }
         let prefill = start.elapsed().as_secs_f64();
 
-        self.interrupted.store(false, Ordering::Relaxed);
         let mut output = Ok(());
         let start = Instant::now();
-        let interrupted = self.interrupted.clone();
         let completion = complete(&mut self.session, self.tokenizer, &self.limits, |piece| {
             output = print(piece);
             if output.is_err() || interrupted.load(Ordering::Relaxed) {
@@ -144,16 +153,16 @@ impl Chat<'_> {
         let decode = start.elapsed().as_secs_f64();
         print("\n")?;
         if completion.finish == Finish::Context {
-            eprintln!("the context is full: /reset starts anew, -c sets a larger one");
+            note("the context is full: /reset starts anew, -c sets a larger one");
         }
         if statistics {
-            eprintln!(
+            note(format_args!(
                 "[{} + {} tokens, {} and {} tokens/s]",
                 new.len(),
                 completion.tokens,
                 units::rate(new.len() as f64 / prefill.max(1e-9)),
                 units::rate(completion.tokens as f64 / decode.max(1e-9)),
-            );
+            ));
         }
         self.messages
             .push(Message::new("assistant", completion.text));
@@ -162,12 +171,12 @@ impl Chat<'_> {
 
     fn save(&self, path: &Path) -> Result<(), CliError> {
         let json = serde_json::to_string_pretty(&self.messages).expect("plain data");
-        std::fs::write(path, json + "\n").map_err(|e| Error::io(path, e))?;
-        eprintln!(
+        output::write(path, (json + "\n").as_bytes())?;
+        note(format_args!(
             "saved {} messages to {}",
             self.messages.len(),
             path.display()
-        );
+        ));
         Ok(())
     }
 
@@ -176,11 +185,11 @@ impl Chat<'_> {
         self.messages = serde_json::from_slice(&json).map_err(|e| {
             CliError::Usage(format!("{}: {e}: expected a saved chat", path.display()))
         })?;
-        eprintln!(
+        note(format_args!(
             "loaded {} messages from {}",
             self.messages.len(),
             path.display()
-        );
+        ));
         Ok(())
     }
 }
@@ -226,7 +235,7 @@ impl Input {
                         let _ = editor.add_history_entry(&line);
                         return Ok(Some(line));
                     }
-                    Err(ReadlineError::Interrupted) => eprintln!("(/exit or Ctrl-D ends the chat)"),
+                    Err(ReadlineError::Interrupted) => note("(/exit or Ctrl-D ends the chat)"),
                     Err(ReadlineError::Eof) => return Ok(None),
                     Err(error) => return Err(readline_failed(error)),
                 }

@@ -197,7 +197,7 @@ fn bench(
     let runs = (0..args.repeat).map(|_| bench.run());
     let seconds = Spread::of(&runs.collect::<Result<Vec<f64>, _>>()?);
     print_json(&json!({
-        "model": model.file().path(),
+        "model": model.file().path().display().to_string(),
         "file_bytes": model.file().file_bytes(),
         "isa": model.engine().isa().name(),
         "threads": model.engine().pool().threads(),

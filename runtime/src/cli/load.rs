@@ -2,7 +2,7 @@
 
 use super::args::{Affinity, ContextArgs, EngineArgs, ModelArgs, SamplingArgs};
 use super::error::CliError;
-use super::verify;
+use super::{note, verify};
 use crate::complete::Limits;
 use crate::format::ModelFile;
 use crate::model::Model;
@@ -69,10 +69,10 @@ pub fn engine_of(threads: usize, affinity: Affinity) -> Result<Engine, CliError>
     };
     let room = pool::room(&cores).unwrap_or(threads);
     if threads > room {
-        eprintln!(
+        note(format_args!(
             "note: --threads {threads}: more than the {room} cores to run on would slow each other \
              down, so {room} run"
-        );
+        ));
     }
     let pool = ThreadPool::with_affinity(threads.min(room), &cores);
     Ok(Engine::new(isa, pool))
@@ -100,10 +100,10 @@ pub fn context_of(trained: usize, args: &ContextArgs) -> Result<usize, CliError>
         )));
     }
     if context > trained {
-        eprintln!(
+        note(format_args!(
             "warning: a context of {context} tokens is beyond the {trained} that the model was \
              trained for: expect nonsense at its end"
-        );
+        ));
     }
     Ok(context)
 }

@@ -15,6 +15,7 @@ mod verify;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use error::CliError;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ pub fn main() -> ExitCode {
         // Who reads standard output has seen enough.
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            note(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -47,6 +48,11 @@ fn run_command(command: Command) -> Result<(), CliError> {
             print(&String::from_utf8_lossy(&script))
         }
     }
+}
+
+/// Writes a line to standard error. Nobody needs to read it.
+fn note(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes to standard output at once.

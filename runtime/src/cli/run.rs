@@ -2,7 +2,7 @@
 
 use super::args::RunArgs;
 use super::error::CliError;
-use super::{load, print, print_json, units};
+use super::{load, note, print, print_json, units};
 use crate::chat::{ChatTemplate, Message};
 use crate::complete::{Completion, complete};
 use crate::error::Error;
@@ -48,13 +48,13 @@ pub fn run(args: &RunArgs) -> Result<(), CliError> {
         return print_json(&summary(&completion, tokens.len(), rates));
     }
     print("\n")?;
-    eprintln!(
+    note(format_args!(
         "prompt {} tokens, {} tokens/s; completion {} tokens, {} tokens/s",
         tokens.len(),
         units::rate(rates.0),
         completion.tokens,
         units::rate(rates.1),
-    );
+    ));
     Ok(())
 }
 
@@ -75,17 +75,27 @@ fn rate(tokens: usize, time: Duration) -> f64 {
 }
 
 fn prompt(args: &RunArgs) -> Result<String, CliError> {
+    // A text ends in a newline; the model is to go on after what stands before.
+    let trimmed = |text: String| {
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        line.strip_suffix('\r').unwrap_or(line).to_owned()
+    };
     let read_input = || {
         let mut text = vec![];
         io::stdin()
             .read_to_end(&mut text)
             .map_err(CliError::Input)?;
-        String::from_utf8(text).map_err(|e| CliError::Usage(format!("standard input: {e}")))
+        let text = String::from_utf8(text);
+        let text = text.map_err(|e| CliError::Usage(format!("standard input: {e}")))?;
+        Ok(trimmed(text))
     };
     match (&args.prompt, &args.file) {
         (Some(prompt), _) if prompt == "-" => read_input(),
         (Some(prompt), _) => Ok(prompt.clone()),
-        (None, Some(file)) => Ok(std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+            Ok(trimmed(text))
+        }
         (None, None) => read_input(),
     }
 }

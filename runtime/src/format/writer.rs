@@ -1,22 +1,19 @@
-//! Writing a `.kgl` file: the header first, then each tensor as it comes, atomically.
+//! Writing a `.kgl` file: the header first, then each tensor as it comes.
 
 use super::names::{layer, projections};
 use super::validate::{self, Stored};
 use super::{CHAT_TEMPLATE, CHECKSUMS, DATA_ALIGN, Header, TENSOR_ALIGN, TOKENIZER};
 use crate::error::Error;
+use crate::output::Output;
 use serde_json::{Map, Value, json};
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Writes one file. Tensors must come in the order of [`Writer::plan`], each in any number of
 /// pieces. Nothing appears under the final name before [`Writer::finish`]; dropping the writer
 /// removes what there is.
 pub struct Writer {
-    target: PathBuf,
-    temporary: PathBuf,
-    out: Option<BufWriter<File>>,
+    out: Output,
     plan: Vec<Planned>,
     next: usize,
     written: usize,
@@ -52,12 +49,8 @@ impl Writer {
         validate::header(&header).map_err(Error::Config)?;
         let plan = plan(&header)?;
         let bytes = encode(&header, &plan)?;
-        let temporary = temporary_path(target);
-        let file = File::create(&temporary).map_err(|e| Error::io(&temporary, e))?;
         let mut writer = Writer {
-            target: target.to_owned(),
-            temporary,
-            out: Some(BufWriter::with_capacity(1 << 20, file)),
+            out: Output::create(target)?,
             plan,
             next: 0,
             written: 0,
@@ -66,7 +59,7 @@ impl Writer {
             tokenizer: padded(tokenizer_json),
             chat_template: padded(chat_template.unwrap_or_default().as_bytes()),
         };
-        writer.put(&bytes)?;
+        writer.out.write(&bytes)?;
         Ok(writer)
     }
 
@@ -119,7 +112,7 @@ impl Writer {
         );
         let complete = self.written == planned.stored.bytes();
         self.hash.update(bytes);
-        self.put(bytes)?;
+        self.out.write(bytes)?;
         if complete {
             self.close_tensor();
             self.next += 1;
@@ -155,59 +148,19 @@ impl Writer {
         ] {
             if !bytes.is_empty() {
                 self.hash.update(&bytes);
-                self.put(&bytes)?;
+                self.out.write(&bytes)?;
                 self.close_tensor();
             }
         }
         let checksums = padded(&std::mem::take(&mut self.checksums));
-        self.put(&checksums)?;
-        let at = |e| Error::io(&self.temporary, e);
-        let out = self.out.take().expect("open until finished");
-        let file = out.into_inner().map_err(|e| at(e.into_error()))?;
-        file.sync_all().map_err(at)?;
-        let length = file.metadata().map_err(at)?.len();
-        drop(file);
-        fs::rename(&self.temporary, &self.target).map_err(|e| Error::io(&self.target, e))?;
-        sync_folder(&self.target);
-        Ok(length)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let out = self.out.as_mut().expect("open until finished");
-        out.write_all(bytes)
-            .map_err(|e| Error::io(&self.temporary, e))
+        self.out.write(&checksums)?;
+        self.out.finish()
     }
 
     fn close_tensor(&mut self) {
         self.checksums.extend(self.hash.digest().to_le_bytes());
         self.hash.reset();
     }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if self.out.take().is_some() {
-            // Best effort: the conversion has failed already, with an error of its own.
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// A rename lasts only when its folder is on disk; some file systems cannot sync folders, and the
-/// file itself is safe by then.
-fn sync_folder(path: &Path) {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
-        let _ = folder.sync_all();
-    }
-}
-
-fn temporary_path(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    target.with_file_name(name)
 }
 
 /// Zero padded to the alignment of tensors.
