@@ -270,6 +270,8 @@ mod tests {
             text.unwrap(),
             "<s>[{\"role\": \"user\", \"content\": \" Hi <&> é\"}]4"
         );
+        let tools = "{% if tools is not none %}tools{% else %}{{ [1, {}] | tojson }}{% endif %}";
+        assert_eq!(template(tools).render(&[], false).unwrap(), "[1, {}]");
     }
 
     #[test]
