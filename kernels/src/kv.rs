@@ -21,7 +21,7 @@ pub enum KvKind {
     /// IEEE 754 binary32: for reference runs.
     F32,
     /// INT16 with one f32 scale per position and head: hardly less exact than binary16 would be, and read by
-    /// integer dot products, as the kinds below. A vector with elements that are not finite, or of 2.5e33 and
+    /// integer dot products, as the kinds below. A vector with elements that are not finite, or of 2.6e33 and
     /// more, counts as zero.
     #[default]
     Q16,

@@ -44,8 +44,8 @@ pub struct Completion {
     pub finish: Finish,
 }
 
-/// Generates text after what `session` holds; `on_text` gets each piece as it becomes certain, an empty one from a
-/// token that makes none, and may stop the completion.
+/// Generates text after what `session` holds; `on_text` gets a piece for each token, which is empty
+/// where none becomes certain, and what is left in the end; it may stop the completion.
 ///
 /// # Errors
 /// A session without tokens, or a tokenizer that lacks one of the model's.
@@ -63,10 +63,6 @@ pub fn complete(
         finish: Finish::Length,
     };
     let mut stopped = false;
-    let mut emit = |text: &mut String, piece: &str| {
-        text.push_str(piece);
-        on_text(piece)
-    };
     while limits.max_tokens.is_none_or(|max| completion.tokens < max) {
         if session.position() == session.capacity() {
             completion.finish = Finish::Context;
@@ -79,7 +75,8 @@ pub fn complete(
         }
         completion.tokens += 1;
         let (piece, found) = matcher.push(&stream.push(token)?);
-        if emit(&mut completion.text, &piece).is_break() {
+        completion.text += &piece;
+        if on_text(&piece).is_break() {
             completion.finish = Finish::Interrupted;
             return Ok(completion);
         }
@@ -90,12 +87,15 @@ pub fn complete(
         }
     }
     if !stopped {
-        let (piece, found) = matcher.push(&stream.finish()?);
-        let _ = emit(&mut completion.text, &piece);
+        let (mut rest, found) = matcher.push(&stream.finish()?);
         if found {
             completion.finish = Finish::Stop;
         } else {
-            let _ = emit(&mut completion.text, &matcher.finish());
+            rest += &matcher.finish();
+        }
+        if !rest.is_empty() {
+            completion.text += &rest;
+            let _ = on_text(&rest);
         }
     }
     Ok(completion)

@@ -310,16 +310,16 @@ fn normalize(vector: &mut [f32]) {
     }
 }
 
-/// Cosine of the angle between two vectors; 0 if one of them is zero.
+/// Cosine of the angle between two vectors; 0 if one of them is zero, not a number if one is none.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
         products.sum()
     };
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 {
-        dot(a, b) / lengths
-    } else {
+    if lengths == 0.0 {
         0.0
+    } else {
+        dot(a, b) / lengths
     }
 }

@@ -167,9 +167,14 @@ impl Sums {
             reference.exp() * (reference - (f64::from(model) - total))
         });
         let divergence: f64 = divergence.sum();
-        // Rounding can leave a sum that is zero a little below it. What is not a number stays.
+        // Rounding can leave a sum that is zero a little below it. What is not a number stays, and is the largest
+        // when they are sorted: of either sign it can be.
         let divergence = if divergence < 0.0 { 0.0 } else { divergence };
-        self.divergences.push(divergence);
+        self.divergences.push(if divergence.is_nan() {
+            f64::NAN.abs()
+        } else {
+            divergence
+        });
         let agrees = !divergence.is_nan() && largest(logits) == largest(reference);
         self.agreements += usize::from(agrees);
     }
@@ -226,12 +231,15 @@ mod tests {
 
     #[test]
     fn logits_that_are_not_numbers_agree_with_nothing() {
-        let mut sums = Sums::default();
-        sums.add(&[f32::NAN, 1.0], Some(&[1.0, 0.0]), 0);
-        sums.add(&[1.0, 0.0], Some(&[1.0, 0.0]), 0);
-        let distance = sums.evaluation(1).against_reference.unwrap();
-        assert!(distance.kl_mean.is_nan() && distance.kl_p99.is_nan());
-        assert_eq!(distance.top1_agreement, 0.5);
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
+            let mut sums = Sums::default();
+            sums.add(&[bad, 1.0], Some(&[1.0, 0.0]), 0);
+            sums.add(&[1.0, 0.0], Some(&[1.0, 0.0]), 0);
+            let distance = sums.evaluation(1).against_reference.unwrap();
+            assert!(distance.kl_mean.is_nan(), "{bad}");
+            assert!(distance.kl_p99.is_nan(), "{bad}");
+            assert_eq!(distance.top1_agreement, 0.5, "{bad}");
+        }
     }
 
     #[test]

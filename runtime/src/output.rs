@@ -3,10 +3,10 @@
 use crate::error::Error;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 
 /// A file that is being written. Nothing appears under its name before [`Output::finish`]; dropped before, it
-/// leaves nothing.
+/// leaves nothing. In a process, a name can have one at a time.
 pub struct Output {
     target: PathBuf,
     temporary: PathBuf,
@@ -18,13 +18,20 @@ impl Output {
     /// Starts a file that will be `target`, in place of one that is there.
     ///
     /// # Errors
-    /// A folder that cannot be written to, or a target that is there and no file.
+    /// A folder that cannot be written to, a target that is there and no file, or one that names a folder.
     pub fn create(target: &Path) -> Result<Output, Error> {
+        let refuse = |kind, reason| Err(Error::io(target, io::Error::new(kind, reason)));
         if fs::metadata(target).is_ok_and(|there| !there.is_file()) {
             let reason = "it is there and is not a file: choose another name";
-            let reason = io::Error::new(io::ErrorKind::AlreadyExists, reason);
-            return Err(Error::io(target, reason));
+            return refuse(io::ErrorKind::AlreadyExists, reason);
         }
+        let name = target.to_string_lossy();
+        let folder = name.strip_suffix('.').unwrap_or(&name);
+        if target.file_name().is_none() || folder.ends_with(is_separator) {
+            let reason = "it names a folder: expected the name of a file";
+            return refuse(io::ErrorKind::InvalidInput, reason);
+        }
+        let target = &followed(target);
         let temporary = Output::temporary(target);
         let file = File::create(&temporary).map_err(|e| match (e.kind(), target.parent()) {
             (io::ErrorKind::NotFound, Some(folder)) => Error::io(folder, e),
@@ -48,6 +55,7 @@ impl Output {
 
     /// Where this process writes what will be `target`.
     pub fn temporary(target: &Path) -> PathBuf {
+        let target = followed(target);
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.part", std::process::id()));
         target.with_file_name(name)
@@ -101,6 +109,13 @@ pub fn write(target: &Path, bytes: &[u8]) -> Result<(), Error> {
     output.finish().map(|_| ())
 }
 
+/// What a link leads to, for that to be replaced and not the link.
+fn followed(target: &Path) -> PathBuf {
+    let is_link = fs::symlink_metadata(target).is_ok_and(|there| there.is_symlink());
+    let end = is_link.then(|| fs::canonicalize(target).ok()).flatten();
+    end.unwrap_or_else(|| target.to_owned())
+}
+
 /// A rename lasts only when its folder is on disk; some file systems cannot sync folders, and the
 /// file itself is safe by then.
 fn sync_folder(path: &Path) {
@@ -137,6 +152,35 @@ mod tests {
         write(&target, b"new").unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn names_of_folders_are_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a/", "a/.", "a/..", "", "."] {
+            // Not `join`, which would add one.
+            let target = format!("{}/{name}", folder.path().display());
+            assert!(Output::check(Path::new(&target)).is_err(), "{name}");
+        }
+        for name in ["a.", ".a", "a..", "b//../a"] {
+            fs::create_dir_all(folder.path().join("b")).unwrap();
+            let target = format!("{}/{name}", folder.path().display());
+            assert!(Output::check(Path::new(&target)).is_ok(), "{name}");
+        }
+        assert!(Output::check(Path::new("")).is_err());
+        assert_eq!(names(folder.path()), ["b"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_link_leads_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [link, target] = ["link", "target"].map(|name| folder.path().join(name));
+        fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), b"new");
     }
 
     #[test]

@@ -135,8 +135,10 @@ mod tests {
         assert!((opposite.spearman(&embeddings(&vectors)) + 1.0).abs() < 1e-12);
         let same = [[1.0, 0.0]; 3];
         assert_eq!(judged.spearman(&embeddings(&same)), 0.0);
-        let infinite = [[f32::INFINITY, 0.0], [0.9, 0.3], [0.0, 1.0]];
-        assert!(judged.spearman(&embeddings(&infinite)).is_nan());
+        for bad in [f32::INFINITY, f32::NAN] {
+            let vectors = [[bad, 0.0], [0.9, 0.3], [0.0, 1.0]];
+            assert!(judged.spearman(&embeddings(&vectors)).is_nan(), "{bad}");
+        }
     }
 
     #[test]

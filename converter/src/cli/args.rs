@@ -56,7 +56,7 @@ pub struct ConvertArgs {
     /// A Hugging Face folder, a GGUF file, a name of the catalogue or hf:OWNER/NAME
     #[arg(required = true)]
     pub input: Option<PathBuf>,
-    /// The file to write [default: the input's name with its kind, in this folder]
+    /// The file to write [default: the input's name with its kind or size, in this folder]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Kind of the layers' weights: f32, f16, q8, q6, q5, q4 or q3 [default: q4]

@@ -3,7 +3,7 @@
 use super::args::{CompareArgs, ProbeArgs};
 use super::{note, print};
 use crate::Error;
-use crate::compare::{Options, compare, probe};
+use crate::compare::{Comparison, Options, compare, probe};
 use kinglet_kernels::pool;
 
 /// Compares models, writes the report and prints its table.
@@ -23,7 +23,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
     at_least("n", args.n, 1)?;
     at_least("repeat", args.repeat, 1)?;
     at_least("threads", args.threads.unwrap_or(1), 1)?;
-    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
+    Comparison::check(&args.out)?;
     let options = Options {
         text: args.text.clone(),
         similarity: match args.similarity.as_slice() {
@@ -45,8 +45,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
     let comparison = compare(&args.reference, &args.variants, &options, &|line| {
         note(line);
     })?;
-    print(comparison.markdown().as_bytes())?;
+    // What was measured is worth keeping in either place.
+    let printed = print(comparison.markdown().as_bytes());
     comparison.write(&args.out)?;
+    printed?;
     note(format_args!(
         "wrote report.html, report.md and report.json to {}",
         args.out.display()

@@ -17,9 +17,11 @@ const INTERRUPTED: i32 = 130;
 pub fn run(args: &ConvertArgs) -> Result<(), Error> {
     let recipe = recipe(args)?;
     let named = args.input.as_deref().unwrap_or(Path::new(""));
-    let input = input(named)?;
     let output = args.output.clone();
     let output = output.unwrap_or_else(|| default_output(named, &recipe.quantize));
+    // Before anything is fetched for it.
+    Output::check(&output)?;
+    let input = input(named)?;
     let report = with_progress(&input, &output, &recipe)?;
     if args.json {
         let json = serde_json::to_string_pretty(&report).expect("a report is plain data");
@@ -31,8 +33,8 @@ pub fn run(args: &ConvertArgs) -> Result<(), Error> {
 /// [`convert()`] with a progress bar on standard error. Ctrl-C leaves nothing of the file.
 pub fn with_progress(input: &Path, output: &Path, recipe: &Recipe) -> Result<Report, Error> {
     let temporary = Output::temporary(output);
-    // Where there is no such thing, what is left has to be removed by hand.
-    let _ = ctrlc::set_handler(move || {
+    // Where there is no such thing, what is left has to be removed by hand. A shell may have this program ignore it.
+    let _ = ctrlc::try_set_handler(move || {
         let _ = std::fs::remove_file(&temporary);
         std::process::exit(INTERRUPTED);
     });

@@ -160,7 +160,23 @@ pub fn compare(
     })
 }
 
+/// The names of a report's files.
+const FILES: [&str; 3] = ["report.md", "report.html", "report.json"];
+
 impl Comparison {
+    /// Whether [`Comparison::write`] can write into a folder that is there.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check(folder: &Path) -> Result<(), Error> {
+        if folder.exists() {
+            for name in FILES {
+                output::Output::check(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes `report.md`, `report.html` (one file, with its plots) and `report.json` into a folder.
     ///
     /// # Errors
@@ -168,12 +184,7 @@ impl Comparison {
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let json = serde_json::to_string_pretty(self).expect("plain data") + "\n";
-        let files = [
-            ("report.md", self.markdown()),
-            ("report.html", self.html()),
-            ("report.json", json),
-        ];
-        for (name, contents) in files {
+        for (name, contents) in FILES.into_iter().zip([self.markdown(), self.html(), json]) {
             let path = folder.join(name);
             output::write(&path, contents.as_bytes())?;
         }

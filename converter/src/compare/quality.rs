@@ -161,7 +161,14 @@ fn cosines(own: &[Embedding], expected: &[Embedding]) -> Option<Cosines> {
     let cosines: Vec<f64> = pairs.map(|(a, b)| cosine(&a.values, &b.values)).collect();
     (!cosines.is_empty()).then(|| Cosines {
         mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
-        min: cosines.iter().copied().fold(1.0, f64::min),
+        // One that is not a number is the least.
+        min: cosines.iter().copied().fold(1.0, |least, cosine| {
+            if cosine < least || cosine.is_nan() {
+                cosine
+            } else {
+                least
+            }
+        }),
     })
 }
 

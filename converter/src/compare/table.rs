@@ -21,11 +21,12 @@ pub struct Column {
 impl Column {
     /// Whether model `index` is the best variant; the reference (0) does not take part.
     pub fn is_best(&self, index: usize) -> bool {
-        let Some((better, value)) = self.better.zip(self.values[index]) else {
+        let number = |value: Option<f64>| value.filter(|value| !value.is_nan());
+        let Some((better, value)) = self.better.zip(number(self.values[index])) else {
             return false;
         };
         let worse = |other: &Option<f64>| {
-            other.is_none_or(|other| match better {
+            number(*other).is_none_or(|other| match better {
                 Better::Lower => value <= other,
                 Better::Higher => value >= other,
             })

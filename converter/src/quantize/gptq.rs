@@ -52,6 +52,7 @@ impl Factor {
             return None;
         }
         let inverse = cholesky::invert(&reversed, size);
+        drop(reversed);
         let upper = inverse.iter().rev().map(|&x| x as f32).collect();
         Some(Factor {
             order,

@@ -77,8 +77,8 @@ fn rate(tokens: usize, time: Duration) -> f64 {
 fn prompt(args: &RunArgs) -> Result<String, CliError> {
     // A text ends in a newline; the model is to go on after what stands before.
     let trimmed = |text: String| {
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        line.strip_suffix('\r').unwrap_or(line).to_owned()
+        let line = text.strip_suffix("\r\n").or(text.strip_suffix('\n'));
+        line.unwrap_or(&text).to_owned()
     };
     let read_input = || {
         let mut text = vec![];

@@ -25,15 +25,16 @@ impl Mapped {
     /// # Errors
     /// What the system says.
     pub fn open(path: &Path) -> Result<Mapped, Error> {
-        let file = File::open(path).map_err(|source| Error::io(path, source))?;
-        let metadata = file.metadata().map_err(|source| Error::io(path, source))?;
-        if metadata.is_dir() {
+        // Some systems do not even open a folder.
+        if path.is_dir() {
             return Err(Error::NotKinglet {
                 path: path.to_owned(),
                 reason: "it is a folder: expected a .kgl file, which kinglet-convert makes of it"
                     .to_owned(),
             });
         }
+        let file = File::open(path).map_err(|source| Error::io(path, source))?;
+        let metadata = file.metadata().map_err(|source| Error::io(path, source))?;
         if metadata.len() == 0 {
             return Ok(Mapped::Memory(vec![]));
         }

@@ -54,9 +54,8 @@ impl<'t> TextStream<'t> {
             trimmed
         };
         let piece = self.after_out(&text[..certain]);
-        if text.is_empty() && !self.before()?.is_empty() {
-            // A token that is no text, such as a special one, is no context either.
-            self.tokens.truncate(self.context);
+        if text.is_empty() && waiting < LONGEST_WAIT {
+            // A special token, or the start of something: no context for what comes, which the text before is.
         } else if certain == text.len() {
             // What was new is the context of what comes.
             self.tokens.drain(..self.context);
@@ -81,14 +80,9 @@ impl<'t> TextStream<'t> {
         text.strip_prefix(&self.out).unwrap_or_default().to_owned()
     }
 
-    /// Text of the context.
-    fn before(&self) -> Result<String, Error> {
-        self.tokenizer.decode(&self.tokens[..self.context])
-    }
-
     /// Text of the tokens after the context.
     fn pending(&self) -> Result<String, Error> {
-        let before = self.before()?;
+        let before = self.tokenizer.decode(&self.tokens[..self.context])?;
         let mut text = self.tokenizer.decode(&self.tokens)?;
         let common = before.bytes().zip(text.bytes()).take_while(|(a, b)| a == b);
         let mut common = common.count();

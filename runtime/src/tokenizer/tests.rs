@@ -65,7 +65,10 @@ fn a_leading_space_stays_after_a_prompt() {
     assert_eq!(streamed(&tokenizer, &[257], &[258]).1, " world");
     assert_eq!(streamed(&tokenizer, &[], &[257, 258]).1, "Hello world");
     assert_eq!(streamed(&tokenizer, &[], &[257, 261, 258]).1, "Hello world");
+    // A character that the text before has begun.
+    assert_eq!(streamed(byte_level(), &[0xE3], &[0x81, 0x82]).1, "あ");
     // A space alone is no text yet where none stands before it.
+    assert_eq!(streamed(&tokenizer, &[], &[256, 261, 260]).1, " a");
     assert_eq!(streamed(&tokenizer, &[], &[261, 256, 260]).1, " a");
     // é in two bytes.
     assert_eq!(

@@ -5,8 +5,8 @@
 //! alone or in a batch, on one thread or many. (A value of F32 that is not finite spoils those that share its chunk,
 //! even where they do not see it: it is multiplied by zero there.)
 //!
-//! A score that is not a number counts for nothing, unless all are such; an infinite one makes a result that is not a
-//! number.
+//! A score that is not a number counts for nothing, unless all are such; an infinite one, where none are
+//! capped, makes a result that is not a number.
 
 mod floats;
 mod integers;
