@@ -195,8 +195,15 @@ impl Config {
             let label = named.get(&index).cloned();
             label.unwrap_or_else(|| format!("LABEL_{index}"))
         };
+        let mut labels: Vec<String> = (0..count).map(label).collect();
+        // Scores are told by label.
+        for index in 1..count {
+            if labels[..index].contains(&labels[index]) {
+                labels[index] = format!("{} ({index})", labels[index]);
+            }
+        }
         Ok(Some(Classifier {
-            labels: (0..count).map(label).collect(),
+            labels,
             activation: match self.model_type.as_str() {
                 "distilbert" => HeadActivation::Relu,
                 _ => HeadActivation::Tanh,
@@ -447,6 +454,8 @@ mod tests {
         let named = head(json!({"1": "good", "0": "bad"}), Value::Null);
         assert_eq!(named.labels, ["bad", "good"]);
         assert_eq!(named.scores, Scores::Softmax);
+        let same = head(json!({"0": "x", "1": "y", "2": "x"}), Value::Null);
+        assert_eq!(same.labels, ["x", "y", "x (2)"]);
         assert_eq!(
             head(Value::Null, Value::Null).labels,
             ["LABEL_0", "LABEL_1"]
