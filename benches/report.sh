@@ -5,9 +5,9 @@
 # as Markdown and JSON beside. Everything fetched or built is kept in the user's cache folder; llama.cpp takes
 # minutes to build the first time. PEERS=no leaves the other engines out; THREADS=2 chooses the threads of all.
 set -euo pipefail
+out=$(realpath -m "${1:-report}")
 cd "$(dirname "$0")/.."
 
-out=${1:-report}
 threads=${THREADS:+--threads $THREADS}
 cargo build --release -p kinglet -p kinglet-convert
 convert=target/release/kinglet-convert

@@ -68,13 +68,15 @@ def run(*command, **options):
 def environment(name, *arguments, note=None, env=None):
     """A Python in the cache folder, made once by `pip install` with these arguments."""
     folder = CACHE / f"venv-{name}"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
+    python, ready = folder / "bin" / "python", folder / "ready"
+    wanted = " ".join([*arguments, (env or {}).get("CMAKE_ARGS", "")])
+    # Of other versions, it is made anew.
+    if not ready.exists() or ready.read_text() != wanted:
         print(note or "installing " + ", ".join(arguments), file=sys.stderr)
-        venv.create(folder, with_pip=True)
+        venv.create(folder, with_pip=True, clear=True)
         # pip keeps what it builds, and would take one instruction set's build for another's.
         run(python, "-m", "pip", "install", "-q", "--no-cache-dir", *arguments, env=env, stdout=sys.stderr)
-        (folder / "ready").touch()
+        ready.write_text(wanted)
     return python
 
 

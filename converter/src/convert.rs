@@ -113,6 +113,7 @@ pub fn write(
             calibration,
             sensitivity,
             quantize,
+            checkpoint.config.tied_head && !kinds.contains_key("head"),
         )?),
         _ => None,
     };

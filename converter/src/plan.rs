@@ -71,6 +71,8 @@ pub fn allocate(
         );
         return Err(Error::Setting { flag, reason });
     }
+    // Those whose next kind would not fit, whatever else there is.
+    let mut is_full = vec![false; names.len()];
     loop {
         let upgrade = |index: usize| {
             let (now, next) = (
@@ -78,7 +80,8 @@ pub fn allocate(
                 choices[index].get(chosen[index] + 1)?,
             );
             let more = next.bytes - now.bytes;
-            (bytes + more <= budget).then(|| ((now.loss - next.loss) / more as f64, index, more))
+            (!is_full[index] && bytes + more <= budget)
+                .then(|| ((now.loss - next.loss) / more as f64, index, more))
         };
         let best = (0..names.len())
             .filter_map(upgrade)
@@ -91,7 +94,8 @@ pub fn allocate(
         // Names of kinds differ in length, and the header with them, by less than two pages.
         if bytes + 8192 > budget && file_bytes(&kinds(&chosen))? > budget {
             chosen[index] -= 1;
-            break;
+            bytes -= more;
+            is_full[index] = true;
         }
     }
     Ok(kinds(&chosen))

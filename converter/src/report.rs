@@ -109,7 +109,7 @@ impl fmt::Display for Report {
                 kept_grid: false,
             };
             let error = match distance.relative() {
-                _ if row.kept > 0 => "grid kept".to_owned(),
+                _ if row.kept == row.tensors => "grid kept".to_owned(),
                 0.0 => "0".to_owned(),
                 error => format!("{:.3} %", 100.0 * error),
             };

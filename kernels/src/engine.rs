@@ -261,6 +261,8 @@ impl Engine {
             rows <= cache.capacity() && start <= cache.capacity() - rows,
             "positions beyond the cache"
         );
+        self.check_writer(cache);
+        cache.written_by = Some(self.isa);
         let end = start + rows;
         let first = start / CHUNK;
         let each = end.div_ceil(CHUNK) - first;
@@ -279,6 +281,16 @@ impl Engine {
         });
     }
 
+    /// # Panics
+    /// If another instruction set has written to the cache.
+    fn check_writer(&self, cache: &KvLayer) {
+        let writer = cache.written_by.unwrap_or(self.isa);
+        assert_eq!(
+            writer, self.isa,
+            "instruction sets that write and read a KV cache"
+        );
+    }
+
     /// Causal attention with an online softmax over the cache: queries and `out` are
     /// `[row][heads · head_dim]`, row `i` at position `start + i`, whose key and value are stored.
     pub fn attention(
@@ -289,6 +301,7 @@ impl Engine {
         cache: &KvLayer,
         out: &mut [f32],
     ) {
+        self.check_writer(cache);
         attention::attention(self.ops, &self.pool, shape, queries, start, cache, out);
     }
 

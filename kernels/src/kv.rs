@@ -2,6 +2,7 @@
 
 use crate::generic::dots::STEP;
 use crate::generic::lanes::LANES;
+use crate::isa::Isa;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::str::FromStr;
@@ -124,6 +125,8 @@ pub struct KvLayer {
     /// A multiple of [`CHUNK`].
     pub(crate) padded_capacity: usize,
     capacity: usize,
+    /// The instruction set that has written here: others may lay codes out in another way.
+    pub(crate) written_by: Option<Isa>,
     pub(crate) store: Store,
 }
 
@@ -250,6 +253,7 @@ impl KvLayer {
             value_width,
             padded_capacity: positions,
             capacity,
+            written_by: None,
             store,
         }
     }

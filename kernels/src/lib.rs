@@ -8,6 +8,9 @@
 //! Every operation has one defined order of float operations, so that each ISA and each thread
 //! count gives the same bits.
 
+#[cfg(target_endian = "big")]
+compile_error!("kinglet's files are little endian, and are read as they lie in memory");
+
 pub mod activations;
 pub mod affinity;
 mod attention;

@@ -437,6 +437,17 @@ fn queries_that_are_not_finite_stay_alone() {
     }
 }
 
+/// Instruction sets lay codes out as they like.
+#[test]
+#[should_panic(expected = "write and read a KV cache")]
+fn a_cache_is_read_by_the_instruction_set_that_wrote_it() {
+    let [scalar, detected] =
+        [Isa::Scalar, Isa::detect()].map(|isa| Engine::new(isa, ThreadPool::new(1)));
+    let mut cache = KvLayer::new(KvKind::Q16, 1, 4, 1);
+    scalar.kv_append(&mut cache, 0, &[1.0; 4], &[1.0; 4]);
+    detected.attention(&shape(1, 1, 4), &[1.0; 4], 0, &cache, &mut [0.0; 4]);
+}
+
 /// Products that are not finite though their factors are.
 #[test]
 fn scores_that_overflow_give_what_is_not_a_number() {

@@ -145,22 +145,29 @@ pub fn measure(
 }
 
 /// Mean squares of the gradient of each of a stage's layers, and the weights of tokens for all of
-/// them.
+/// them: equal ones where there is no gradient, as before a layer of zeros.
 fn token_weights(squares: &[Vec<f32>]) -> (Vec<f64>, Vec<f32>) {
     let tokens = squares[0].len();
     let mean = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64;
-    let gains = squares.iter().map(|squares| mean(squares)).collect();
+    let gains: Vec<f64> = squares.iter().map(|squares| mean(squares)).collect();
     let mut weights = vec![0.0; tokens];
-    for squares in squares {
-        let of_layer = mean(squares).max(f64::MIN_POSITIVE) as f32;
+    for (squares, &gain) in squares.iter().zip(&gains) {
+        let of_layer = gain as f32;
+        if of_layer == 0.0 {
+            continue;
+        }
         for (weight, square) in weights.iter_mut().zip(squares) {
             *weight += square / of_layer / squares.len() as f32 * tokens as f32;
         }
     }
     let largest = LARGEST_WEIGHT * mean(&weights) as f32;
     weights.iter_mut().for_each(|w| *w = w.min(largest));
-    let total = mean(&weights).max(f64::MIN_POSITIVE) as f32;
-    weights.iter_mut().for_each(|w| *w /= total);
+    let total = mean(&weights) as f32;
+    if total == 0.0 {
+        weights.fill(1.0);
+    } else {
+        weights.iter_mut().for_each(|w| *w /= total);
+    }
     (gains, weights)
 }
 
@@ -268,7 +275,8 @@ fn output_error(inputs: &[f64], weights: &[f32]) -> f64 {
     weights.chunks_exact(inputs.len()).map(row).sum()
 }
 
-/// Replaces logits by the gradient of `-log p` of a token drawn from them; returns `Σ p·(1 - p)`.
+/// Replaces logits by the gradient of `-log p` of a token drawn from them; returns what its square is on average,
+/// `Σ p·(1 - p)` without softcap.
 fn prediction_gradient(logits: &mut [f32], softcap: Option<f32>, random: &mut SplitMix64) -> f64 {
     let raw = softcap.map(|cap| {
         logits.iter_mut().for_each(|x| *x = (*x / cap).tanh());
@@ -289,15 +297,16 @@ fn prediction_gradient(logits: &mut [f32], softcap: Option<f32>, random: &mut Sp
         }
     }
     let mut squares = 0.0;
-    for p in logits.iter_mut() {
+    for (token, p) in logits.iter_mut().enumerate() {
         *p = (f64::from(*p) / total) as f32;
-        squares += f64::from(*p * *p);
+        let slope = raw.as_ref().map_or(1.0, |slopes| slopes[token]);
+        squares += f64::from(*p * (1.0 - *p) * slope * slope);
     }
     logits[drawn] -= 1.0;
     if let Some(slopes) = raw {
         logits.iter_mut().zip(slopes).for_each(|(g, s)| *g *= s);
     }
-    1.0 - squares
+    squares
 }
 
 impl Block {
@@ -463,6 +472,44 @@ fn activation_slope(kind: Activation, x: f32) -> (f32, f32) {
             let inner = root * (1.0 + 3.0 * 0.044_715 * x * x);
             let slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * inner;
             (0.5 * x * (1.0 + tanh), slope)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_weigh_alike_where_there_is_no_gradient() {
+        let none = vec![0.0; 4];
+        let alone = token_weights(std::slice::from_ref(&none));
+        assert_eq!(alone, (vec![0.0], vec![1.0; 4]));
+        // A layer without gradient leaves the others as they are.
+        let some = vec![1.0, 3.0, 2.0, 2.0];
+        let (gains, weights) = token_weights(&[none, some.clone()]);
+        assert_eq!(gains, [0.0, 2.0]);
+        assert_eq!(weights, token_weights(&[some]).1);
+        assert!((weights[1] - 1.5).abs() < 1e-6, "{weights:?}");
+    }
+
+    /// Of the gradient's squares over many draws.
+    #[test]
+    fn expected_squares_are_the_mean_of_those_drawn() {
+        for softcap in [None, Some(2.0)] {
+            let mut random = SplitMix64(7);
+            let draws = 20_000;
+            let (mut expected, mut found) = (0.0, 0.0);
+            for _ in 0..draws {
+                let mut logits = [0.5f32, -1.0, 2.0, 0.0];
+                expected = prediction_gradient(&mut logits, softcap, &mut random);
+                found += logits.iter().map(|g| f64::from(g * g)).sum::<f64>() / f64::from(draws);
+            }
+            // The mean of so many is within a few hundredths.
+            assert!(
+                (found / expected - 1.0).abs() < 0.03,
+                "{softcap:?}: {found} {expected}"
+            );
         }
     }
 }

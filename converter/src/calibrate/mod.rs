@@ -31,9 +31,9 @@ use std::path::Path;
 /// Tokens of a window.
 const WINDOW: usize = 512;
 
-/// Bytes that the states of all layers may take, two for each float: deep and wide models get fewer
-/// windows.
-const STATES: usize = 2 << 30;
+/// Bytes that the states of all layers, two for each float, and what one layer's gradient takes may have: deep
+/// and wide models get fewer windows.
+const MEMORY: usize = 4 << 30;
 
 /// The tokens of a calibration text, and what runs them.
 pub struct Calibration {
@@ -64,14 +64,20 @@ impl Calibration {
         }
         let window = WINDOW.min(all.len()).min(config.max_positions);
         if window < 16 {
+            let (what, tokens) = match config.max_positions < 16 {
+                true => ("the model takes", config.max_positions),
+                false => ("the text has", all.len()),
+            };
             return Err(Error::Setting {
                 flag: "calibration",
-                reason: format!("the text has {} tokens: expected 16 or more", all.len()),
+                reason: format!("{what} {tokens} tokens: expected 16 or more"),
             });
         }
         let found: Vec<&[u32]> = all.chunks_exact(window).collect();
-        let states = 2 * window * config.hidden_size * config.layers.len();
-        let windows = windows.min(STATES / states).max(1);
+        let states = 2 * config.hidden_size * config.layers.len();
+        // Six times the width of its feed-forward block and four times its own, as floats.
+        let layer = 4 * (6 * config.intermediate_size + 4 * config.hidden_size);
+        let windows = windows.min(MEMORY / (window * (states + layer))).max(1);
         let count = found.len().min(windows);
         let mut tokens = Vec::with_capacity(count * window);
         for index in 0..count {

@@ -28,8 +28,15 @@ pub enum From {
 /// # Errors
 /// An unknown name, or a source that cannot be reached or holds something else than expected.
 pub fn pull(name: &str, from: Option<From>, notify: &dyn Fn(&str)) -> Result<PathBuf, Error> {
+    let from_hub = |repository: &str| {
+        let folder = cache()?.join("hub");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let lock = format!(".{}.lock", repository.replace('/', "--"));
+        let _lock = wheel::lock(name, &folder.join(lock), notify)?;
+        hub::pull(repository, &folder)
+    };
     if let Some(repository) = name.strip_prefix("hf:") {
-        return hub::pull(repository, &cache()?.join("hub"));
+        return from_hub(repository);
     }
     let wanted = name.to_lowercase();
     let entry = CATALOGUE.iter().find(|entry| entry.name == wanted);
@@ -39,7 +46,7 @@ pub fn pull(name: &str, from: Option<From>, notify: &dyn Fn(&str)) -> Result<Pat
         notify(&format!(
             "{name}: fetching {repository} from the Hugging Face hub"
         ));
-        hub::pull(repository, &cache()?.join("hub"))
+        from_hub(repository)
     };
     match (from, entry.hub) {
         (Some(From::Hub), None) => Err(Error::Pull {

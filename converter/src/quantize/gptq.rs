@@ -92,7 +92,8 @@ pub(super) fn damping(diagonal: &[f64]) -> Option<f64> {
     mean.is_finite().then_some(damping)
 }
 
-/// Groups by falling mean of the diagonal, and the columns in each by falling diagonal.
+/// Groups by falling mean of the diagonal, and the columns in each by falling diagonal. A last group of fewer
+/// columns stays the last: others would not start where blocks do.
 fn order(diagonal: &[f32], group: usize) -> Vec<usize> {
     let columns: Vec<usize> = (0..diagonal.len()).collect();
     let mut groups: Vec<Vec<usize>> = columns.chunks(group).map(<[usize]>::to_vec).collect();
@@ -102,7 +103,11 @@ fn order(diagonal: &[f32], group: usize) -> Vec<usize> {
     let mean = |columns: &[usize]| {
         columns.iter().map(|&c| diagonal[c]).sum::<f32>() / columns.len() as f32
     };
-    groups.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+    let is_short = |columns: &[usize]| columns.len() < group;
+    groups.sort_by(|a, b| {
+        let by_mean = mean(b).total_cmp(&mean(a));
+        is_short(a).cmp(&is_short(b)).then(by_mean)
+    });
     groups.concat()
 }
 
@@ -239,5 +244,23 @@ impl Rows<'_> {
         let mut weights = view_mut(&mut self.weights, size);
         let mut weights = weights.slice_mut(s![.., end..]);
         general_mat_mul(-1.0, &errors, &upper, 1.0, &mut weights);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_group_stays_the_last() {
+        // The last two columns matter most.
+        assert_eq!(
+            order(&[1.0, 2.0, 4.0, 3.0, 9.0, 8.0], 4),
+            [2, 3, 1, 0, 4, 5]
+        );
+        assert_eq!(
+            order(&[1.0, 2.0, 4.0, 3.0, 9.0, 8.0], 2),
+            [4, 5, 2, 3, 1, 0]
+        );
     }
 }

@@ -27,6 +27,8 @@ pub struct Sequential<'a> {
     calibration: &'a Calibration,
     sensitivity: &'a Sensitivity,
     quantize: &'a Quantize,
+    /// Whether the embedding is the head, too.
+    tied: bool,
     /// Residual stream of the model as quantized so far, `[token][hidden_size]`.
     x: Vec<f32>,
     ready: BTreeMap<String, Made>,
@@ -46,7 +48,7 @@ struct Inputs {
 const ROWS: usize = 16 << 20;
 
 impl<'a> Sequential<'a> {
-    /// Before the first matrix.
+    /// Before the first matrix; `tied`: of a file whose embedding is the head, too.
     ///
     /// # Errors
     /// An embedding that cannot be read.
@@ -55,12 +57,14 @@ impl<'a> Sequential<'a> {
         calibration: &'a Calibration,
         sensitivity: &'a Sensitivity,
         quantize: &'a Quantize,
+        tied: bool,
     ) -> Result<Sequential<'a>, Error> {
         Ok(Sequential {
             checkpoint,
             calibration,
             sensitivity,
             quantize,
+            tied,
             x: calibration.embed(checkpoint)?,
             ready: BTreeMap::new(),
             vectors: BTreeMap::new(),
@@ -94,7 +98,7 @@ impl<'a> Sequential<'a> {
                 )
             });
         }
-        let tied = self.checkpoint.config.tied_head;
+        let tied = self.tied;
         let moments = self.sensitivity.vocabulary(name, tied);
         self.tall(name, layout_of(name), &moments, progress)
     }

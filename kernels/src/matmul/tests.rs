@@ -259,6 +259,18 @@ fn every_isa_equals_scalar_around_the_edges() {
     }
 }
 
+/// Kernels that go through long rows in parts, of 512 or 768 columns, leave sums between them.
+#[test]
+fn every_isa_equals_scalar_where_parts_meet() {
+    for kind in kinds() {
+        for cols in [513, 769, 800] {
+            for tokens in [2, 7, 12, 13] {
+                check(kind, 17, cols, tokens, Fill::Random, cols as u64);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_isa_equals_scalar_at_extremes() {
     for kind in kinds() {

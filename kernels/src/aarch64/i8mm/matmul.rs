@@ -259,7 +259,7 @@ impl PairDot for Smmla {
                 w3 = in(vreg) weights[3], w4 = in(vreg) weights[4], w5 = in(vreg) weights[5],
                 w6 = in(vreg) weights[6], w7 = in(vreg) weights[7],
                 out("v16") _, out("v17") _, out("v18") _, out("v19") _,
-                options(pure, readonly, nostack, preserves_flags)
+                options(pure, readonly, nostack)
             );
         }
     }

@@ -66,7 +66,7 @@ unsafe fn four_halves(from: *const u8) -> float32x4_t {
         asm!(
             "fcvtl {floats:v}.4s, {halves:v}.4h",
             floats = out(vreg) floats, halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags)
+            options(pure, nomem, nostack)
         );
     }
     floats
@@ -85,12 +85,12 @@ unsafe fn eight_halves(from: *const u8) -> [float32x4_t; 2] {
         asm!(
             "fcvtl {low:v}.4s, {halves:v}.4h",
             low = out(vreg) low, halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags)
+            options(pure, nomem, nostack)
         );
         asm!(
             "fcvtl2 {high:v}.4s, {halves:v}.8h",
             high = out(vreg) high, halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags)
+            options(pure, nomem, nostack)
         );
     }
     [low, high]

@@ -60,10 +60,22 @@ pub(super) trait Unit: Default {
 /// The registers of the CPU: 0 to 3 for the sums of four parts, 4 and 5 for inputs, 6 and 7 for weights
 /// of two.
 ///
-/// They keep their values from one block of assembly to the next: the compiler never uses them, since
-/// no function enables AMX as a target feature, and the kernel saves them when it switches threads.
+/// They keep their values from one block of assembly to the next: each says that it changes them, so that the
+/// compiler keeps nothing of its own there, and it has no use for them between; the kernel saves them when it
+/// switches threads.
 #[derive(Default)]
 pub(super) struct Amx;
+
+/// Assembly that may change every register.
+macro_rules! tiles {
+    ($($part:tt)*) => {
+        asm!(
+            $($part)*,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        )
+    };
+}
 
 /// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
@@ -99,7 +111,7 @@ impl Configuration {
     /// As [`Unit::configure`].
     pub unsafe fn load(&self) {
         // SAFETY: reads the 64 bytes of `self`, a palette that every CPU with AMX has.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(readonly, nostack)) }
+        unsafe { tiles!("ldtilecfg [{}]", in(reg) self, options(readonly, nostack)) }
     }
 }
 
@@ -119,7 +131,7 @@ impl Unit for Amx {
     unsafe fn begin(&mut self, first: [Pair; 3]) {
         // SAFETY: reads what the caller promises, by the shapes of `CONFIGURATION`.
         unsafe {
-            asm!(
+            tiles!(
                 "tileloadd tmm4, [{x0} + {x_row}]",
                 "tileloadd tmm6, [{w0} + {row}]",
                 "tileloadd tmm5, [{x1} + {x_row}]",
@@ -147,7 +159,7 @@ impl Unit for Amx {
     unsafe fn step<const TURN: usize>(&mut self, ahead: Pair, sums: &mut Sums) {
         macro_rules! step {
             ($store:literal, $dot:literal, $x:literal, $w:literal, $next_x:literal, $next_w:literal) => {
-                asm!(
+                tiles!(
                     concat!("tilezero ", $dot),
                     concat!("tdpbssd ", $dot, ", ", $x, ", ", $w),
                     concat!("tileloadd ", $next_x, ", [{x} + {x_row}]"),
@@ -176,7 +188,7 @@ impl Unit for Amx {
     #[inline(always)]
     unsafe fn release(&mut self) {
         // SAFETY: the caller's promises; what the registers hold is not needed any more.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
+        unsafe { tiles!("tilerelease", options(nomem, nostack, preserves_flags)) }
     }
 }
 
