@@ -1,6 +1,7 @@
 //! A model on its way through the converter: configuration, tokenizer and lazily read weights.
 
 use crate::Error;
+use crate::sha256::hex;
 use crate::source::file::SourceFile;
 use kinglet::config::ModelConfig;
 use kinglet_kernels::packing::{Codes, Kind};
@@ -104,7 +105,7 @@ impl Origin {
         let name = path.file_name().unwrap_or(path.as_os_str());
         Ok(Origin {
             name: name.to_string_lossy().into_owned(),
-            sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+            sha256: hex(hash.finalize()),
             bytes: files.iter().map(|file| file.len()).sum(),
         })
     }

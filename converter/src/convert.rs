@@ -113,7 +113,7 @@ pub fn write(
             calibration,
             sensitivity,
             quantize,
-            checkpoint.config.tied_head && !kinds.contains_key("head"),
+            plan::is_tied(checkpoint, &kinds),
         )?),
         _ => None,
     };

@@ -13,6 +13,7 @@ pub mod pull;
 pub mod quantize;
 pub mod recipe;
 pub mod report;
+mod sha256;
 pub mod source;
 
 pub use convert::{convert, write};

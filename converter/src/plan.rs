@@ -121,6 +121,11 @@ fn choices(
     Ok(Kind::quantized().filter_map(choice).collect())
 }
 
+/// Whether the embedding is the head, too, in a file with matrices of these kinds.
+pub fn is_tied(checkpoint: &Checkpoint, kinds: &Kinds) -> bool {
+    checkpoint.config.tied_head && !kinds.contains_key("head")
+}
+
 /// The matrices that take their inputs as two INT8, by the names of `kinds`: those first that gain the
 /// most for the work that it takes, until what the other inputs lose as one INT8 is no more than what
 /// all weights lose in their kinds. Matrices of one input go together.
@@ -141,8 +146,10 @@ pub fn precise(
     };
     let layers = 0..checkpoint.config.layers.len();
     let mut stages: Vec<Vec<String>> = layers.flat_map(of_layer).collect();
-    let tied = checkpoint.config.tied_head && !kinds.contains_key("head");
-    let head = if tied { "embed" } else { "head" };
+    let head = match is_tied(checkpoint, kinds) {
+        true => "embed",
+        false => "head",
+    };
     stages.push(vec![head.to_owned()]);
     let read = |mut names: Vec<String>| {
         names.retain(|name| kinds[name].is_quantized());

@@ -28,10 +28,7 @@ pub(crate) fn attention(
         (shape.kv_heads, shape.head_dim),
         "cache shape"
     );
-    assert!(
-        rows <= cache.capacity() && start <= cache.capacity() - rows,
-        "queries beyond the cache"
-    );
+    assert!(cache.has_room(start, rows), "queries beyond the cache");
     let group = shape.heads / shape.kv_heads;
     let out = Output {
         data: out.as_mut_ptr(),

@@ -257,10 +257,7 @@ impl Engine {
         let (heads, head_dim) = (cache.kv_heads, cache.head_dim);
         let rows = keys.len() / (heads * head_dim);
         assert!(keys.len() == rows * heads * head_dim && values.len() == keys.len());
-        assert!(
-            rows <= cache.capacity() && start <= cache.capacity() - rows,
-            "positions beyond the cache"
-        );
+        assert!(cache.has_room(start, rows), "positions beyond the cache");
         self.check_writer(cache);
         cache.written_by = Some(self.isa);
         let end = start + rows;

@@ -263,6 +263,11 @@ impl KvLayer {
         self.capacity
     }
 
+    /// Whether positions `start..start + rows` fit.
+    pub(crate) fn has_room(&self, start: usize, rows: usize) -> bool {
+        rows <= self.capacity && start <= self.capacity - rows
+    }
+
     /// How many dimensions of a value are rotated together, one from each part of it: 1 where none is.
     pub(crate) fn rotated(&self) -> usize {
         match self.store {

@@ -166,15 +166,13 @@ impl Sums {
             let reference = f64::from(reference) - reference_total;
             reference.exp() * (reference - (f64::from(model) - total))
         });
-        let divergence: f64 = divergence.sum();
-        // Rounding can leave a sum that is zero a little below it. What is not a number stays, and is the largest
-        // when they are sorted: of either sign it can be.
-        let divergence = if divergence < 0.0 { 0.0 } else { divergence };
-        self.divergences.push(if divergence.is_nan() {
-            f64::NAN.abs()
-        } else {
-            divergence
-        });
+        let divergence = match divergence.sum::<f64>() {
+            // The largest when they are sorted, which one of either sign is not.
+            sum if sum.is_nan() => f64::NAN.abs(),
+            // Rounding can leave a sum that is zero a little below it.
+            sum => sum.max(0.0),
+        };
+        self.divergences.push(divergence);
         let agrees = !divergence.is_nan() && largest(logits) == largest(reference);
         self.agreements += usize::from(agrees);
     }

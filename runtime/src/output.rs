@@ -31,14 +31,13 @@ impl Output {
             let reason = "it names a folder: expected the name of a file";
             return refuse(io::ErrorKind::InvalidInput, reason);
         }
-        let target = &followed(target);
-        let temporary = Output::temporary(target);
+        let (target, temporary) = (followed(target), Output::temporary(target));
         let file = File::create(&temporary).map_err(|e| match (e.kind(), target.parent()) {
             (io::ErrorKind::NotFound, Some(folder)) => Error::io(folder, e),
             _ => Error::io(&temporary, e),
         })?;
         Ok(Output {
-            target: target.to_owned(),
+            target,
             temporary,
             file: Some(BufWriter::with_capacity(1 << 20, file)),
             is_finished: false,

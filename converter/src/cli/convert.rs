@@ -2,7 +2,7 @@
 
 use super::args::ConvertArgs;
 use super::{note, print};
-use crate::pull::{CATALOGUE, pull};
+use crate::pull::{CATALOGUE, names, pull};
 use crate::recipe::{Method, Quantize, Recipe};
 use crate::report::Report;
 use crate::{Error, convert};
@@ -96,14 +96,10 @@ fn input(named: &Path) -> Result<PathBuf, Error> {
         return Ok(named.to_owned());
     }
     if !known && !name.starts_with("hf:") {
-        let names = CATALOGUE.iter().map(|entry| entry.name);
-        return Err(Error::source(
-            named,
-            format!(
-                "there is no such folder or file: expected one, hf:OWNER/NAME, or {}",
-                names.collect::<Vec<_>>().join(", ")
-            ),
-        ));
+        let names = names();
+        let reason =
+            format!("there is no such folder or file: expected one, hf:OWNER/NAME, or {names}");
+        return Err(Error::source(named, reason));
     }
     pull(&name, None, &|line| note(line))
 }

@@ -4,6 +4,7 @@ use super::rows::Measured;
 use super::speed::TEXTS;
 use super::{Options, eval_options, lines};
 use crate::Error;
+use crate::sha256::hex;
 use kinglet::Model;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -226,8 +227,7 @@ fn sha256_of(path: &Path) -> Result<String, Error> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(bytes))
 }
 
 /// The processor as Linux names it, elsewhere its architecture.

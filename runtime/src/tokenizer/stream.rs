@@ -54,9 +54,9 @@ impl<'t> TextStream<'t> {
             trimmed
         };
         let piece = self.after_out(&text[..certain]);
-        if text.is_empty() && waiting < LONGEST_WAIT {
-            // A special token, or the start of something: no context for what comes, which the text before is.
-        } else if certain == text.len() {
+        // A special token, or the start of something, is no context for what comes: the text before is.
+        let is_none_yet = text.is_empty() && waiting < LONGEST_WAIT;
+        if certain == text.len() && !is_none_yet {
             // What was new is the context of what comes.
             self.tokens.drain(..self.context);
             self.context = self.tokens.len();
